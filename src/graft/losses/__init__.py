@@ -1,0 +1,1 @@
+"""Losses: pure functions from predictions and targets to one scalar."""

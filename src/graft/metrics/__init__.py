@@ -1,0 +1,1 @@
+"""Metrics: collected over a split, computed once at its end."""
