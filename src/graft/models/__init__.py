@@ -1,0 +1,1 @@
+"""Models: loading, processors, the blocks of any transformers model, tiny random ones."""
