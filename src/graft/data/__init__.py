@@ -1,0 +1,1 @@
+"""Data: where rows come from, what a row is, how rows become batches."""
