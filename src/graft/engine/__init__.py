@@ -1,0 +1,1 @@
+"""What Lightning leaves to its user: checkpoints, guards, exact behaviour."""

@@ -1,0 +1,1 @@
+"""Objectives: transforms of the training step."""
