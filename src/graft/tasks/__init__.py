@@ -1,0 +1,1 @@
+"""Tasks: what a row is, how it is encoded, scored and predicted."""
