@@ -1,0 +1,109 @@
+"""Parts that are right by themselves and cannot work together: one small rule each, with the way out.
+
+A rule takes the composed configuration and returns a message, or None. It reads what the configuration says
+and builds nothing. All messages are reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from graft.errors import IncompatibleError
+
+Rule = Callable[[DictConfig], str | None]
+
+_LOSSES = {
+    "single_label": ("cross_entropy", "focal"),
+    "multi_label": ("binary_cross_entropy", "asymmetric"),
+    "regression": ("mse", "huber"),
+}
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Refuse combinations of parts that cannot work.
+
+    Args:
+        cfg: A composed configuration that passed ``check_config``.
+
+    Raises:
+        IncompatibleError: With every combination that was found, and what to choose instead.
+    """
+    found = [problem for rule in RULES if (problem := rule(cfg)) is not None]
+    if found:
+        raise IncompatibleError(found)
+
+
+def true_half_precision_needs_full_training(cfg: DictConfig) -> str | None:
+    """Lightning's ``-true`` precisions cast every weight, an adapter's and a new head's too."""
+    precision = str(_get(cfg, "trainer.precision"))
+    if precision not in {"bf16-true", "16-true"} or _target(cfg, "peft").endswith(".Full"):
+        return None
+    return (
+        f"trainer.precision={precision}: what this peft option trains would be kept in 16 bits too, where small "
+        f"updates are rounded away. Set trainer.precision={precision.replace('true', 'mixed')}, or peft=full."
+    )
+
+
+def accumulation_divides_the_batch(cfg: DictConfig) -> str | None:
+    """``data.batch_size`` is the batch of an optimizer step; accumulation cuts it into equal parts."""
+    parts, size = _get(cfg, "trainer.accumulate_grad_batches"), _get(cfg, "data.batch_size")
+    if not isinstance(parts, int) or not isinstance(size, int) or parts < 1 or size % parts == 0:
+        return None
+    return (
+        f"trainer.accumulate_grad_batches={parts}: data.batch_size={size} rows, those of one optimizer step, "
+        f"cannot be cut into {parts} equal parts. Set data.batch_size={max(1, round(size / parts)) * parts}."
+    )
+
+
+def loss_fits_the_problem(cfg: DictConfig) -> str | None:
+    """Each loss of ``losses/classification.py`` reads one kind of target."""
+    if not _target(cfg, "task").endswith(".TextClassification"):
+        return None
+    problem = _get(cfg, "task.problem") or "single_label"
+    module, _, loss = _target(cfg, "task.loss").rpartition(".")
+    fitting = _LOSSES.get(str(problem), ())
+    if module != "graft.losses.classification" or loss in fitting or not any(loss in some for some in _LOSSES.values()):
+        return None
+    return (
+        f"task/loss={loss}: this loss does not fit task.problem={problem}. Choose "
+        f"{' or '.join(f'task/loss={one}' for one in fitting)}, or another task."
+    )
+
+
+def a_regression_has_no_classes(cfg: DictConfig) -> str | None:
+    """Class weights balance labels; a score is none."""
+    if _get(cfg, "task.problem") != "regression" or _get(cfg, "task.class_weights") is None:
+        return None
+    return "task.class_weights: a regression has no classes to weigh. Leave it out, or choose another task."
+
+
+def lora_plus_needs_lora(cfg: DictConfig) -> str | None:
+    """LoRA+ gives LoRA's B matrices a learning rate of their own; other methods have none."""
+    adapted = _target(cfg, "peft").endswith(".PeftMethod")
+    if not _target(cfg, "param_groups").endswith(".lora_plus") or adapted:
+        return None
+    return (
+        "param_groups=lora_plus: it sets the learning rate of LoRA's B matrices, and the chosen peft option has "
+        "none. Choose peft=lora, or param_groups=no_decay."
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    true_half_precision_needs_full_training,
+    accumulation_divides_the_batch,
+    loss_fits_the_problem,
+    a_regression_has_no_classes,
+    lora_plus_needs_lora,
+)
+"""Every rule, in the order of their messages."""
+
+
+def _get(cfg: DictConfig, path: str) -> Any:
+    return OmegaConf.select(cfg, path, throw_on_missing=False)
+
+
+def _target(cfg: DictConfig, path: str) -> str:
+    return str(_get(cfg, f"{path}._target_") or "")

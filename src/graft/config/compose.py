@@ -1,0 +1,124 @@
+"""One call from overrides to a composed configuration, for notebooks, tests and the command line.
+
+    cfg = load_config("train", ["peft=lora", "optimizer.lr=3e-4"])
+
+Safe to call any number of times in one process, and inside a running Hydra application.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from graft.config.overrides import check_overrides, clean_overrides, rewrite_overrides
+from graft.config.search import session
+from graft.errors import ConfigError
+
+__all__ = [
+    "Composed",
+    "check_overrides",
+    "clean_overrides",
+    "compose_config",
+    "load_config",
+    "pin_paths",
+    "rewrite_overrides",
+]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration and how it came about.
+
+    Attributes:
+        cfg: The configuration, without Hydra's own node.
+        choices: The option of each group.
+        overrides: What was changed, without plus signs.
+    """
+
+    cfg: DictConfig
+    choices: dict[str, Any]
+    overrides: tuple[str, ...]
+
+
+def compose_config(
+    command: str = "train", overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()
+) -> Composed:
+    """Compose the configuration of a command, with the record of the choices made.
+
+    Args:
+        command: The command, which is the name of its primary config.
+        overrides: As on the command line.
+        config_dirs: Folders of the user's own configs, before ours; the first wins.
+
+    Returns:
+        The configuration, not resolved, the choices and the overrides.
+
+    Raises:
+        ConfigError: With all problems of the overrides.
+    """
+    check_overrides(command, overrides, config_dirs=config_dirs)
+    with session(config_dirs):
+        try:
+            cfg = compose(command, overrides=rewrite_overrides(overrides), return_hydra_config=True)
+        except HydraException as error:
+            raise ConfigError(str(error).strip()) from error
+    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Composed(
+        cfg=cfg,
+        choices={str(group): choice for group, choice in choices.items()},
+        overrides=tuple(clean_overrides(overrides)),
+    )
+
+
+def load_config(
+    command: str = "train", overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> DictConfig:
+    """Compose the configuration of a command.
+
+    Args:
+        command: The command, which is the name of its primary config.
+        overrides: As on the command line: ``["peft=lora", "optimizer.lr=3e-4"]``.
+        config_dir: A folder of the user's own configs, before ours.
+
+    Returns:
+        The configuration, not resolved and not checked against the targets (``check_config`` does that).
+
+    Raises:
+        ConfigError: With all problems of the overrides.
+    """
+    return compose_config(command, overrides, config_dirs=[] if config_dir is None else [config_dir]).cfg
+
+
+def pin_paths(cfg: DictConfig) -> DictConfig:
+    """Make folders absolute, so that a saved configuration means the same wherever it is loaded.
+
+    Args:
+        cfg: A composed configuration.
+
+    Returns:
+        A copy with absolute ``paths``, model folders and data folders.
+    """
+    pinned = copy.deepcopy(cfg)
+    with open_dict(pinned):
+        for name, folder in pinned.paths.items():
+            pinned.paths[name] = str(Path(folder).expanduser().absolute())
+        name = pinned.model.get("name")
+        if name is not None and Path(name).expanduser().is_dir():
+            pinned.model.name = str(Path(name).expanduser().absolute())
+        source = pinned.data.get("source") or OmegaConf.create()
+        if "train" in source and source.get("directory") is None:
+            source.directory = str(Path.cwd())
+        for key in ("path", "name"):
+            if key in source and source[key] is not None and Path(source[key]).expanduser().is_dir():
+                source[key] = str(Path(source[key]).expanduser().absolute())
+    return pinned
