@@ -1,0 +1,87 @@
+"""Errors as the command line shows them: a message for the user's, a traceback for ours, an exit status.
+
+A problem of the user's ends with status 2 and its message, anything else with status 1 and its traceback, an
+interrupt with 130, a termination signal with 143. ``HYDRA_FULL_ERROR=1`` or a ``debug=...`` option shows
+every traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from graft.errors import GraftError
+
+
+@contextmanager
+def reported(*, traceback_wanted: bool = False) -> Iterator[None]:
+    """Turn an exception that leaves the block into a message and an exit status.
+
+    Args:
+        traceback_wanted: Whether problems of the user's come with a traceback.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SystemExit: With status 2 for a problem of the user's, 130 for an interrupt, 143 for a termination
+        signal.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except SystemExit as error:
+        # Told to terminate, Lightning raises a SystemExit without a status, which would count as success.
+        if type(error).__name__ == "SIGTERMException" and error.code is None:
+            raise SystemExit(143) from None
+        raise
+    except Exception as error:
+        show(error, traceback_wanted=traceback_wanted)
+        raise SystemExit(status(error)) from None
+
+
+def status(error: BaseException) -> int:
+    """Return the exit status of an error: 2 for one of the user's, 1 for one of ours.
+
+    Args:
+        error: What was raised.
+    """
+    return 2 if isinstance(error, GraftError) or _is_hydras(error) else 1
+
+
+def _is_hydras(error: BaseException) -> bool:
+    errors = sys.modules.get("hydra.errors")  # not imported: it cannot be one of Hydra's then
+    return errors is not None and isinstance(error, errors.HydraException)
+
+
+def show(error: Exception, *, traceback_wanted: bool = False) -> None:
+    """Print an error to standard error.
+
+    Args:
+        error: What was raised.
+        traceback_wanted: Whether problems of the user's come with a traceback.
+    """
+    if status(error) == 2 and not traceback_wanted:
+        name = "ConfigError" if _is_hydras(error) else type(error).__name__
+        cause = f"\n{error.__cause__}" if _is_hydras(error) and error.__cause__ else ""
+        print(f"{name}: {str(error).strip()}{cause}", file=sys.stderr)
+        return
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
+        error = error.with_traceback(_from_job(error))
+    traceback.print_exception(error)
+
+
+def _from_job(error: Exception) -> TracebackType | None:
+    """Return the traceback without the frames of Hydra that lead to the job."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_name == "job" and step.tb_frame.f_globals.get("__name__") == "graft.commands.app":
+            return step.tb_next
+        step = step.tb_next
+    return error.__traceback__

@@ -1,0 +1,1 @@
+"""Runs: what one leaves behind, and how it is loaded again."""
