@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from graft.data.origin import file_names, places
 
+_SHORT = 2**31 - 1  # bytes that one array of ordinary strings can hold
+
 
 @dataclass(frozen=True)
 class Column:
@@ -29,9 +31,9 @@ class Column:
     def values(self) -> pa.Array:
         """Return the values in one array, dictionaries resolved."""
         column = self.table.column(self.name)
+        if is_text(column.type) and column.nbytes > _SHORT:
+            column = column.cast(pa.large_string())
         array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # text beyond the 2 GiB that one array of short offsets can hold
-            array = column.cast(pa.large_string()).combine_chunks()
         return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
     def places(self, mask: npt.NDArray[np.bool_]) -> str:
@@ -58,12 +60,13 @@ def as_words(array: pa.Array) -> pa.Array | None:
         array: Texts, numbers or truth values.
 
     Returns:
-        Strings, null where there is nothing but white space (``1.0`` is ``1`` when the whole column is
-        whole), or None if the values are lists or objects.
+        Strings, null where there is nothing but white space or no number (``1.0`` is ``1`` when the whole column
+        is whole), or None if the values are lists or objects.
     """
     kind = array.type
-    if pa.types.is_floating(kind) and _is_whole(array):
-        array = array.cast(pa.int64())
+    if pa.types.is_floating(kind):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
+        array = array.cast(pa.int64()) if _is_whole(array) else array
     if is_text(kind):
         text = pc.utf8_trim_whitespace(array.cast(pa.large_string()))
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):

@@ -24,21 +24,24 @@ def to_schema(
     *,
     columns: Mapping[str, str | None] | None = None,
     label_names: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
     separator: str | None = None,
 ) -> tuple[dict[str, pa.Table], tuple[str, ...] | None]:
     """Convert the tables of all splits to the columns of a schema.
 
     The label names are those given, else those that the table itself declares (as ``datasets`` writes it),
-    else the different values of the training split, sorted, as numbers if all are whole numbers. Where no
-    value is a name but all are whole numbers, they count into the names from 0. White space around a label
-    does not matter.
+    else those of a model that is trained already, else the different values of the training split, sorted, as
+    numbers if all are whole numbers. Where no value is a name but all are whole numbers, they count into the
+    names from 0. White space around a label does not matter.
 
     Args:
         tables: Rows as they were read, by split.
         schema: One of ``data/schemas.py``, or a TypedDict like them.
         columns: From the schema's column names to the tables'; a name that is missing or None is the same in
             both.
-        label_names: Names of the labels; their order is the order of the model's outputs.
+        label_names: Names of the labels, in the order of the model's outputs.
+        outputs: The label names of a model that is trained already, in the order of its outputs; labels count into
+            them, whatever the order of the data's own names.
         separator: What separates the labels in a cell of text, such as ``,`` in ``3,7``; None is one label a
             cell.
 
@@ -47,8 +50,8 @@ def to_schema(
         float64), and the label names, None when the schema has no labels.
 
     Raises:
-        DataError: With every missing column, empty text, missing or unknown label, score that is no finite
-            number, and empty split.
+        DataError: With every missing column, empty text, missing or unknown label, label that is no output, score
+            that is no finite number, and empty split.
     """
     wanted = fields(schema)
     problems = _unknown_fields(columns, schema, wanted)
@@ -66,57 +69,14 @@ def to_schema(
             values = {split: _scores(column, problems) for split, column in found.items()}
         else:
             many = field.kind == "labels"
-            values, names = index_labels(found, many=many, names=label_names, separator=separator, problems=problems)
+            values, names = index_labels(
+                found, many=many, names=label_names, outputs=outputs, separator=separator, problems=problems
+            )
         for split, array in values.items():
             done[split][name] = array
     if problems:
         raise DataError(problems)
     return {split: pa.table(arrays) for split, arrays in done.items()}, names
-
-
-def reorder_labels(
-    tables: Mapping[str, pa.Table], schema: type, *, names: Sequence[str], outputs: Sequence[str]
-) -> dict[str, pa.Table]:
-    """Let labels count into the outputs of a model that was trained on other data.
-
-    Args:
-        tables: What ``to_schema`` returned.
-        schema: Their schema.
-        names: The label names that their labels count into.
-        outputs: The label names in the order of the model's outputs.
-
-    Returns:
-        The same tables with other numbers.
-
-    Raises:
-        DataError: If a label that occurs is none of the outputs.
-    """
-    if tuple(names) == tuple(outputs):
-        return dict(tables)
-    place = {name: index for index, name in enumerate(outputs)}
-    lookup = pa.array([place.get(name) for name in names], pa.int64())
-    problems: list[str] = []
-    done: dict[str, pa.Table] = {}
-    for split, table in tables.items():
-        done[split] = table
-        for name, field in fields(schema).items():
-            if field.kind not in ("label", "labels") or name not in table.column_names:
-                continue
-            column = Column(split, table, name).values()
-            many = field.kind == "labels"
-            flat = pc.list_flatten(column) if many else column
-            unknown = sorted({names[index] for index in pc.unique(flat).to_pylist() if names[index] not in place})
-            problems += [
-                f"{split} split: the label '{word}' is no output of the model.{did_you_mean(word, outputs)}\n"
-                f"Its outputs: {', '.join(outputs)}."
-                for word in unknown
-            ]
-            moved = lookup.take(flat)
-            whole = pa.ListArray.from_arrays(column.offsets, moved) if many and not problems else moved
-            done[split] = table.set_column(table.column_names.index(name), name, whole) if not problems else table
-    if problems:
-        raise DataError(problems)
-    return done
 
 
 def features_only(table: pa.Table, schema: type, *, columns: Mapping[str, str | None] | None = None) -> pa.Table:
@@ -216,8 +176,7 @@ def _scores(column: Column, problems: list[str]) -> pa.Array:
     if bad.any():
         first = values[int(bad.argmax())].as_py()
         problems.append(
-            f"{column.places(bad)}: the score '{column.name}' is no finite number, but {first!r}. Correct "
-            "these rows, "
+            f"{column.places(bad)}: the score '{column.name}' is no finite number, but {first!r}. Correct these rows, "
             "or remove them."
         )
     return numbers

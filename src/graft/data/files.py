@@ -12,7 +12,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import chain, islice
@@ -36,6 +36,7 @@ SUFFIXES = {
 }
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 _SHOWN = 5  # bad lines that one message names
+_LONGEST_CELL = 2**26  # characters; the csv module's own limit of 2**17 is less than a long document has
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,18 @@ def format_of(path: Path) -> str:
     Raises:
         DataError: If the suffix is not known.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    if suffixes and suffixes[-1] in SUFFIXES:
-        return SUFFIXES[suffixes[-1]]
+    if (guess := guess_format(path)) is not None:
+        return guess
     raise DataError(
-        f"{shown(path)}: the name does not tell the format; known are {', '.join(SUFFIXES)}, each also with "
-        ".gz. "
+        f"{shown(path)}: the name does not tell the format; known are {', '.join(SUFFIXES)}, each also with .gz. "
         f"Set the format to one of {', '.join(_FORMATS)}."
     )
+
+
+def guess_format(path: Path) -> str | None:
+    """Return the format that a file's name tells, or None where it tells none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
 def read(path: Path, form: Form, *, chunk: int) -> Iterator[pa.Table]:
@@ -147,7 +152,7 @@ def stream(
         first += table.num_rows
 
 
-def table_of(rows: Sequence[dict[str, Any]], name: str) -> pa.Table:
+def table_of(rows: Sequence[Mapping[str, Any]], name: str) -> pa.Table:
     """Make a table of rows given as dictionaries.
 
     A column whose values are of several kinds is read as text, so that ``1`` and ``"1"`` are the same label;
@@ -167,13 +172,24 @@ def table_of(rows: Sequence[dict[str, Any]], name: str) -> pa.Table:
     return pa.table({column: _array([row.get(column) for row in rows], name) for column in names})
 
 
+def as_text(values: Iterable[Any]) -> pa.Array:
+    """Return values of any kind as text: texts as they are, others as JSON."""
+    return pa.array(
+        [
+            value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            for value in values
+        ],
+        pa.string(),
+    )
+
+
 def _read(path: Path, form: Form, chunk: int) -> Iterator[pa.Table]:
     name = shown(path)
     try:
         with _opened(path) as file:
             if form.format == "parquet":
                 # a gzipped parquet file cannot be read from the middle, which the format asks for
-                yield from _parquet(BytesIO(file.read()) if path.suffix == ".gz" else file, name, chunk)
+                yield from _parquet(BytesIO(file.read()) if _is_gzip(path) else file, name, chunk)
             else:
                 yield from _tables(_decoded(file, name), name, form, chunk)
     except FileNotFoundError:
@@ -185,8 +201,12 @@ def _read(path: Path, form: Form, chunk: int) -> Iterator[pa.Table]:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}).") from None
 
 
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if _is_gzip(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def _decoded(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
@@ -197,11 +217,10 @@ def _decoded(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
             line = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             utf16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-            source = "utf-16" if utf16 else "latin-1"
+            source = "utf-16" if utf16 else "windows-1252"
             raise DataError(
-                f"{name}: byte {offset + error.start} (line {number}) is 0x{raw[error.start]:02x}, which is "
-                "not UTF-8. "
-                f"Convert the file, for example from {source}: iconv -f {source} -t utf-8."
+                f"{name}: byte {offset + error.start} (line {number}) is 0x{raw[error.start]:02x}, which is not "
+                f"UTF-8. Convert the file, for example from {source}: iconv -f {source} -t utf-8."
             ) from None
         yield line.removeprefix("\ufeff") if number == 1 else line
         offset += len(raw)
@@ -322,18 +341,26 @@ def _quoted(lines: Iterator[str], name: str, delimiter: str) -> Iterator[tuple[i
     while True:
         start = reader.line_num + 1
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = _next_row(reader)
         except csv.Error as error:
             raise DataError(
-                f"{name}: the row that starts in line {start} cannot be read ({error}). Look for a quote "
-                "that is never "
-                'closed, or is not doubled inside a quoted cell (""); or set quoting to false if quotes mean '
+                f"{name}: the row that starts in line {start} cannot be read ({error}). Look for a quote that is "
+                'never closed, or is not doubled inside a quoted cell (""); or set quoting to false if quotes mean '
                 "nothing."
             ) from None
+        if cells is None:
+            return
         if cells:
             yield start, cells
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, or None at the end; the csv module knows the longest cell only as a global setting."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _parquet(file: BinaryIO, name: str, chunk: int) -> Iterator[pa.Table]:
@@ -352,13 +379,9 @@ def _array(values: list[Any], name: str) -> pa.Array:
         try:
             return pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            return pa.array([_as_text(value) for value in values], pa.string())
+            return as_text(values)
     except UnicodeEncodeError as error:
         raise DataError(f"{name}: the text {error.object[:40]!a} holds half a character and is no UTF-8.") from None
-
-
-def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _kind(value: Any) -> str:

@@ -40,11 +40,27 @@ class _Words:
     rows: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Legend:
+    """The names that indices count into.
+
+    Attributes:
+        names: In the order of the indices.
+        unknown: What is said of a label that is none of them.
+        remedy: What to do about it.
+    """
+
+    names: tuple[str, ...]
+    unknown: str
+    remedy: str
+
+
 def index_labels(
     columns: Mapping[str, Column],
     *,
     many: bool,
     names: Sequence[str] | None,
+    outputs: Sequence[str] | None,
     separator: str | None,
     problems: list[str],
 ) -> tuple[dict[str, pa.Array], tuple[str, ...] | None]:
@@ -53,13 +69,14 @@ def index_labels(
     Args:
         columns: The label column by split.
         many: Whether a row has any number of labels instead of exactly one.
-        names: The label names where they are given; else those that a table declares, else the training
-            split's different values, sorted, as numbers if all are whole numbers.
+        names: The data's label names where they are given; else those that a table declares, else ``outputs``, else
+            the training split's different values, sorted, as numbers if all are whole numbers.
+        outputs: The names to count into where they are not the data's own: those of a model that is trained already.
         separator: What separates labels in a cell of text; None is one label a cell.
         problems: Takes what is wrong.
 
     Returns:
-        Indices by split, int64 or lists of int64, for the splits that could be read, and the label names.
+        Indices by split, int64 or lists of int64, for the splits that could be read, and the names they count into.
     """
     words: dict[str, _Words] = {}
     for split, column in columns.items():
@@ -68,18 +85,24 @@ def index_labels(
             problems.append(column.wrong_type("labels" if many else "single labels; a multi-label task reads lists"))
         else:
             words[split] = read
-    fixed = names or next(filter(None, map(_declared, columns.values())), None)
-    label_names = _given(fixed, problems) if fixed else _derived(words, problems)
-    if label_names is None:
+    given = names or _declared(columns, problems) or outputs
+    own = _given(given, problems) if given else _derived(words, problems)
+    if own is None:
         return {}, None
-    unknown = "is none of the label names" if fixed else "was never seen in training"
-    values = _value_set(words, label_names)
+    if outputs is not None:
+        legend = _Legend(tuple(outputs), "is no output of the model", "leave these rows out")
+    elif given:
+        legend = _Legend(own, "is none of the label names", "name all labels in data.label_names")
+    else:
+        legend = _Legend(own, "was never seen in training", "name all labels in data.label_names")
+    written = _written(words, own)
+    values = pa.array([written.get(name) for name in legend.names], pa.large_string())
     indices: dict[str, pa.Array] = {}
     for split, read in words.items():
-        found = pc.index_in(read.flat, value_set=values).cast(pa.int64())
-        problems.extend(_problems(read, found, label_names, unknown))
+        found = pc.index_in(read.flat, value_set=values, skip_nulls=True).cast(pa.int64())
+        problems.extend(_problems(read, found, legend, {value: name for name, value in written.items()}))
         indices[split] = _listed(found, read) if many else found
-    return indices, label_names
+    return indices, legend.names
 
 
 def _read_one(column: Column) -> _Words | None:
@@ -94,7 +117,7 @@ def _read_many(column: Column, separator: str | None) -> _Words | None:
         cells = as_words(array)
         if cells is None:
             return None
-        array = pc.split_pattern(cells, "\0" if separator is None else separator)
+        array = pc.split_pattern(cells, separator or "\0")
     flat = as_words(pc.list_flatten(array))
     if flat is None:
         return None
@@ -109,12 +132,22 @@ def _listed(indices: pa.Array, words: _Words) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), indices)
 
 
-def _declared(column: Column) -> tuple[str, ...] | None:
+def _declared(columns: Mapping[str, Column], problems: list[str]) -> tuple[str, ...] | None:
     """Return the names that ``datasets`` notes for an integer column, in tables and parquet files."""
-    noted = (column.table.schema.metadata or {}).get(b"huggingface")
-    feature = json.loads(noted)["info"]["features"].get(column.name, {}) if noted else {}
-    feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
-    return tuple(feature["names"]) if "names" in feature else None
+    found: dict[tuple[str, ...], str] = {}
+    for split, column in columns.items():
+        noted = json.loads((column.table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        feature = noted.get("info", {}).get("features", {}).get(column.name, {})
+        feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
+        if feature.get("_type") == "ClassLabel":
+            found.setdefault(tuple(feature["names"]), split)
+    if len(found) > 1:
+        listed = "; ".join(f"{split}: {', '.join(names)}" for names, split in found.items())
+        problems.append(
+            f"data.label_names: the splits number their labels differently ({listed}). Write them again with one "
+            "list of names."
+        )
+    return next(iter(found), None)
 
 
 def _given(names: Sequence[str], problems: list[str]) -> tuple[str, ...]:
@@ -130,8 +163,7 @@ def _derived(words: Mapping[str, _Words], problems: list[str]) -> tuple[str, ...
         return None
     if "train" not in words:
         problems.append(
-            "data.label_names: without a training split the names of the labels and their order are not "
-            "known. Set "
+            "data.label_names: without a training split the names of the labels and their order are not known. Set "
             "data.label_names=[...] in the order of the model's outputs."
         )
         return None
@@ -146,15 +178,15 @@ def _derived(words: Mapping[str, _Words], problems: list[str]) -> tuple[str, ...
     return tuple(sorted(names, key=int) if whole else sorted(names))
 
 
-def _value_set(words: Mapping[str, _Words], names: tuple[str, ...]) -> pa.Array:
+def _written(words: Mapping[str, _Words], names: tuple[str, ...]) -> dict[str, str]:
     """Return what stands for each name in the data: the name, or its number."""
     learned = [words["train"]] if "train" in words else list(words.values())
     seen = {word for read in learned for word in pc.unique(read.flat).drop_null().to_pylist()}
-    counted = seen.isdisjoint(names) and all(_WHOLE.fullmatch(word) for word in seen)
-    return pa.array([str(number) for number in range(len(names))] if counted else names, pa.large_string())
+    counted = bool(seen) and seen.isdisjoint(names) and all(_WHOLE.fullmatch(word) for word in seen)
+    return {name: str(number) if counted else name for number, name in enumerate(names)}
 
 
-def _problems(words: _Words, indices: pa.Array, names: tuple[str, ...], unknown: str) -> list[str]:
+def _problems(words: _Words, indices: pa.Array, legend: _Legend, called: Mapping[str, str]) -> list[str]:
     column, flat = words.column, words.flat
     problems: list[str] = []
     missing = flags(pc.is_null(flat))
@@ -164,18 +196,20 @@ def _problems(words: _Words, indices: pa.Array, names: tuple[str, ...], unknown:
         )
     bad = flags(pc.and_(pc.is_null(indices), pc.is_valid(flat)))
     values = pc.unique(flat.filter(pa.array(bad))).to_pylist()
-    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    listed = ", ".join(legend.names[:_LISTED])
+    more = f" and {len(legend.names) - _LISTED} more" if len(legend.names) > _LISTED else ""
     for value in values[:_SHOWN]:
         rows = np.unique(words.rows[flags(pc.equal(flat, value))])
         mask = np.isin(np.arange(column.table.num_rows), rows)
+        label = called.get(value, value)
         remedy = (
             f"-1 often marks rows that have none; then leave the {column.split} split out."
             if value == "-1"
-            else "Correct it, or name all labels in data.label_names."
+            else f"Correct it, or {legend.remedy}."
         )
         problems.append(
-            f"{column.places(mask)}: the label '{value}' {unknown}.{did_you_mean(value, names)}\n"
-            f"Labels: {listed}. {remedy}"
+            f"{column.places(mask)}: the label '{label}' {legend.unknown}.{did_you_mean(label, legend.names)}\n"
+            f"Labels: {listed}{more}. {remedy}"
         )
     if len(values) > _SHOWN:
         problems.append(f"{column.split} split: {len(values) - _SHOWN} more different labels like these.")

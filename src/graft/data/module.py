@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -15,16 +16,16 @@ from typing import Any, final
 import pyarrow as pa
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
-from graft.data.columns import reorder_labels, to_schema
+from graft.data.columns import to_schema
 from graft.data.encoded import EncodedRows
 from graft.data.info import DataInfo, describe
 from graft.data.origin import shown
 from graft.data.sampling import EvalBatches, TrainBatches
 from graft.data.sources import Source
 from graft.data.splits import keep, subsample
-from graft.errors import ConfigError, DataError
+from graft.errors import ConfigError, DataError, did_you_mean
 from graft.log import get_logger
 from graft.step import Batch, Columns, Features
 
@@ -47,18 +48,30 @@ class Loader:
     Args:
         loader: What to iterate over.
         sampler: Its batch sampler; Lightning calls the ``set_epoch`` of an attribute of this name.
+        repeat: Keep to the batches of the first epoch.
     """
 
-    def __init__(self, loader: DataLoader[Any], sampler: TrainBatches | EvalBatches) -> None:
+    def __init__(self, loader: DataLoader[Any], sampler: TrainBatches | EvalBatches, *, repeat: bool = False) -> None:
         self.loader = loader
-        self.sampler = sampler
+        self._batches = sampler
+        # What Lightning knows to keep its order is told no epoch.
+        self.sampler = SequentialSampler(range(len(sampler))) if repeat else sampler
         self.batch_sampler = None  # Lightning looks at it where there is a sampler
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self.loader
+
+    @property
+    def _iterator(self) -> Any:
+        """The running workers: Lightning ends those of an attribute of this name when it has done with a loader."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.loader._iterator = iterator
 
 
 @final
@@ -261,20 +274,17 @@ class DataModule(LightningDataModule):
         if not raw:
             raise DataError(
                 f"data: {self._name} has none of the splits {', '.join(SPLITS)}, only "
-                f"{', '.join(unused) or 'nothing'}. "
-                "Name them, for example data.source.splits={train: " + (unused or ["..."])[0] + "}."
+                f"{', '.join(unused) or 'nothing'}. Name them, for example "
+                f"data.source.splits={{train: {(unused or ['...'])[0]}}}."
             )
-        given = _names_in(self.label_names) if isinstance(self.label_names, Path) else self.label_names
-        outputs = self._trained.label_names if self._trained is not None else None
         tables, names = to_schema(
             raw,
             self.schema,
             columns=self.columns,
-            label_names=given or outputs,
+            label_names=_names_in(self.label_names) if isinstance(self.label_names, Path) else self.label_names,
+            outputs=None if self._trained is None else self._trained.label_names,
             separator=self.separator,
         )
-        if outputs is not None and names is not None:
-            tables, names = reorder_labels(tables, self.schema, names=names, outputs=outputs), outputs
         if "train" in tables:
             tables["train"] = subsample(tables["train"], limit=self.limit, seed=self.limit_seed)
         info = describe(tables, self.schema, names, self._name)
@@ -313,7 +323,8 @@ class DataModule(LightningDataModule):
         return features
 
     def _loader(self, rows: EncodedRows, batches: TrainBatches | EvalBatches) -> Loader:
-        workers = min(self.num_workers, max(1, len(os.sched_getaffinity(0)) // self._place()[1]))
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        workers = min(self.num_workers, max(1, cores // self._place()[1]))
         if workers < self.num_workers:
             log.info("data.num_workers: %d instead of %d, as many as there are cores", workers, self.num_workers)
         loader = DataLoader(
@@ -326,7 +337,9 @@ class DataModule(LightningDataModule):
             # its own generator, so that the number of loaders does not shift the dropout masks of the run
             generator=torch.Generator().manual_seed(self.seed),
         )
-        return Loader(loader, batches)
+        # Lightning cannot turn off an order that is ours
+        repeat = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return Loader(loader, batches, repeat=repeat)
 
     def _place(self) -> tuple[int, int]:
         """Return this process and the number of processes."""
@@ -337,15 +350,20 @@ class DataModule(LightningDataModule):
 def _names_in(path: Path) -> list[str]:
     """Read label names: a JSON list, or one a line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
     except FileNotFoundError:
-        raise DataError(f"data.label_names: there is no file {shown(path)}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(
+            f"data.label_names: there is no file {shown(path)}.{did_you_mean(path.name, siblings)} "
+            "Names themselves are written as a list, data.label_names=[bad, good]."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"data.label_names: {shown(path)} cannot be read ({error}).") from None
-    if not isinstance(names, list):
+    names = [str(name) for name in names if name != ""] if isinstance(names, list) else []
+    if not names:
         raise DataError(f"data.label_names: {shown(path)} holds no list of names.")
-    return [str(name) for name in names if name != ""]
+    return names
 
 
 def _no_split(split: str, name: str, present: Mapping[str, Any]) -> str:

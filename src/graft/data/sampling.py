@@ -58,8 +58,7 @@ class TrainBatches(Sampler[list[int]]):
         self.lengths = np.asarray(lengths, dtype=np.int64)
         if micro_batches < 1 or batch_size < micro_batches * world_size:
             raise ConfigError(
-                f"data.batch_size: a batch of {batch_size} rows cannot be cut into {micro_batches} "
-                "micro-batches on "
+                f"data.batch_size: a batch of {batch_size} rows cannot be cut into {micro_batches} micro-batches on "
                 f"{world_size} processes. Raise data.batch_size or lower data.micro_batches."
             )
         if len(self.lengths) < world_size:
@@ -81,8 +80,6 @@ class TrainBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.batch_size)
-        if full and rest < self.world_size:
-            rest = 0  # these rows join the batch before
         return full * self.micro_batches + self._steps(rest)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -93,6 +90,7 @@ class TrainBatches(Sampler[list[int]]):
                 yield parts[step * self.world_size + self.rank].tolist()
 
     def _steps(self, rows: int) -> int:
+        """Return the steps of a global batch: none for a rest smaller than the processes, which joins another."""
         return min(self.micro_batches, rows // self.world_size)
 
     def _global_batches(self) -> list[Rows]:
@@ -124,7 +122,7 @@ class EvalBatches(Sampler[list[int]]):
 
     Args:
         lengths: Length of every row, in tokens.
-        batch_size: Rows a batch and process.
+        batch_size: Rows a batch and process at most (one more where several processes take single rows).
         rank: This process, from 0.
         world_size: Number of processes.
         window: How many batches' rows are sorted by length together.
@@ -148,11 +146,10 @@ class EvalBatches(Sampler[list[int]]):
             part for start in range(0, even, together) for part in _cut(order[start : start + together], batch_size)[0]
         ]
         tail = order[even:]
-        steps = -(-len(tail) // together)
-        self._batches = [part for part in [*rounds, *np.array_split(tail, max(steps, 1) * world_size)]][
-            rank::world_size
-        ]
-        self._batches = [batch for batch in self._batches if len(batch)]
+        # batches of a single row cannot be spread evenly, so a batch may then hold a row more
+        steps = max(1, min(-(-len(tail) // together), len(tail) // world_size))
+        batches = [*rounds, *np.array_split(tail, steps * world_size)]
+        self._batches = [batch for batch in batches[rank::world_size] if len(batch)]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import glob
+from itertools import chain
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Protocol, final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -19,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graft.data.files import SUFFIXES, Form, read, stream, table_of
+from graft.data.cells import Column, as_words, flags
+from graft.data.files import SUFFIXES, Form, as_text, guess_format, read, stream, table_of
 from graft.data.origin import files_of, pick, shown, with_files
 from graft.errors import ConfigError, DataError, did_you_mean
 from graft.log import get_logger
@@ -85,8 +89,7 @@ class Files:
             raise ConfigError("data.source: no file is given. Set data.source.train=<file, folder or glob>.")
         if split_column is not None and list(self.paths) != ["train"]:
             raise ConfigError(
-                f"data.source.split_column: the splits are read from the column {split_column!r} of "
-                "data.source.train, "
+                f"data.source.split_column: the splits are read from the column {split_column!r} of data.source.train, "
                 "so data.source.validation and data.source.test must be null."
             )
         names = None if column_names is None else tuple(column_names)
@@ -124,14 +127,15 @@ class Files:
             path = self.directory / Path(text).expanduser()
             if path.is_dir():
                 found.extend(self._in_folder(path, split, problems))
+            elif path.exists():
+                found.append(path)
             elif any(sign in text for sign in "*?["):
-                pattern = str(path.relative_to(path.anchor))
-                matches = sorted(match for match in Path(path.anchor).glob(pattern) if match.is_file())
+                # relative to the folder, whose own name may hold such signs
+                names = glob(str(Path(text).expanduser()), root_dir=self.directory, recursive=True)
+                matches = sorted(match for match in map(self.directory.joinpath, names) if match.is_file())
                 if not matches:
                     problems.append(f"data.source.{split}: no file matches {shown(path)}.")
                 found.extend(matches)
-            elif path.exists():
-                found.append(path)
             else:
                 siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
                 near = did_you_mean(path.name, siblings)
@@ -140,18 +144,20 @@ class Files:
         return found
 
     def _in_folder(self, folder: Path, split: str, problems: list[str]) -> list[Path]:
-        def is_data(path: Path) -> bool:
-            suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-            known = self.form.format is not None or (bool(suffixes) and suffixes[-1] in SUFFIXES)
-            return path.is_file() and not path.name.startswith(".") and known
-
-        files = sorted(path for path in folder.iterdir() if is_data(path))
-        if not files:
+        """Return the files of the format by their names; all of them where the format is given and no name tells it."""
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        formats = {path: guess_format(path) for path in files}
+        wanted = self.form.format
+        chosen = [path for path in files if formats[path] is not None and wanted in (None, formats[path])]
+        if not chosen and wanted is not None and not any(formats.values()):
+            chosen = files
+        if not chosen:
+            suffixes = [suffix for suffix, format in SUFFIXES.items() if wanted in (None, format)]
             problems.append(
                 f"data.source.{split}: the folder {shown(folder)} holds no data file "
-                f"({', '.join(SUFFIXES)}, each also with .gz)."
+                f"({', '.join(suffixes)}, also with .gz)."
             )
-        return files
+        return chosen
 
 
 @final
@@ -166,10 +172,23 @@ class InMemory:
         self.splits = splits
 
     def load(self) -> dict[str, pa.Table]:
-        """Return the rows as tables."""
-        return {
-            split: table_of([dict(row) for row in rows], f"the {split} rows") for split, rows in self.splits.items()
-        }
+        """Return the rows as tables.
+
+        Returns:
+            A table per split.
+
+        Raises:
+            DataError: If a row is no mapping.
+        """
+        problems = [
+            f"data.source.splits.{split}: row {number} is {row!r} where an object {{text: ..., label: ...}} is needed."
+            for split, rows in self.splits.items()
+            for number, row in enumerate(rows, start=1)
+            if not isinstance(row, Mapping)
+        ]
+        if problems:
+            raise DataError(problems)
+        return {split: table_of(rows, f"the {split} rows") for split, rows in self.splits.items()}
 
 
 @final
@@ -202,8 +221,7 @@ class SavedDataset:
         except (FileNotFoundError, pa.ArrowException, ValueError) as error:
             raise DataError(
                 f"data.source.path: {shown(self.path)} holds no data set saved with save_to_disk "
-                f"({str(error).splitlines()[0]}). For other files choose data=csv, tsv, json, jsonl or "
-                "parquet."
+                f"({str(error).partition(chr(10))[0]}). For other files choose data=csv, tsv, json, jsonl or parquet."
             ) from None
         return _of_datasets(found, self.splits, shown(self.path))
 
@@ -252,6 +270,7 @@ class Hub:
                 exist.
         """
         from huggingface_hub import constants
+        from huggingface_hub.errors import HfHubHTTPError
 
         offline = self.offline or constants.HF_HUB_OFFLINE
         reached = self.local or offline or _answers(constants.ENDPOINT)
@@ -260,33 +279,56 @@ class Hub:
         # imported after the probe, because it takes a second
         import datasets
 
+        # a data set with a loading script is a RuntimeError; the bases are the HTTP library's errors, whichever it is
+        refused: tuple[type[Exception], ...] = (
+            *(OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError),
+            *HfHubHTTPError.__bases__,
+        )
         with _offline_mode(offline or not reached):
             try:
                 found = datasets.load_dataset(self.name, self.config, revision=self.revision)
             except ConnectionError:
-                why = "data.source.offline is set" if offline else f"the hub {constants.ENDPOINT} does not answer"
+                why = "offline is set" if offline else f"the hub {constants.ENDPOINT} does not answer"
                 raise DataError(
-                    f"data.source.name: '{self.name}' was not downloaded before and {why}. Connect once, or "
-                    "give a "
-                    "local folder as data.source.name, or choose data=csv, jsonl or parquet with files of "
-                    "your own."
+                    f"data.source.name: '{self.name}' was not downloaded before and {why}. Connect once, or give a "
+                    "local folder as data.source.name, or choose data=csv, jsonl or parquet with files of your own."
                 ) from None
-            except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+            except refused as error:
                 raise DataError(f"data.source.name: '{self.name}': {error}") from None
         return _of_datasets(found, self.splits, self.name)
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:
     """Put tables of several files below each other; a column of different types becomes text."""
-    files: dict[str, list[int]] = {}
-    for part in parts:
-        for path, count, first in files_of(part):
-            files.setdefault(path, [0, first])[0] += count
+    files: list[tuple[str, int, int]] = []
+    for path, count, first in chain.from_iterable(map(files_of, parts)):
+        if files and files[-1][0] == path and files[-1][2] + files[-1][1] == first:
+            files[-1] = (path, files[-1][1] + count, files[-1][2])
+        else:
+            files.append((path, count, first))
     try:
         table = pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowException:
-        table = table_of([row for part in parts for row in part.to_pylist()], "the rows")
-    return with_files(table, [(path, count, first) for path, (count, first) in files.items()])
+        table = pa.concat_tables(_of_like_types(parts), promote_options="permissive")
+    return with_files(table, files)
+
+
+def _of_like_types(parts: list[pa.Table]) -> list[pa.Table]:
+    """Turn the columns into text that are of different types in different tables."""
+    types: dict[str, set[pa.DataType]] = {}
+    for field in chain.from_iterable(part.schema for part in parts):
+        types.setdefault(field.name, set()).add(field.type)
+    mixed = {name for name, found in types.items() if len(found) > 1}
+    return [
+        pa.table(
+            {
+                name: as_text(part.column(name).to_pylist()) if name in mixed else part.column(name)
+                for name in part.column_names
+            },
+            metadata=part.schema.metadata,
+        )
+        for part in parts
+    ]
 
 
 def _by_column(table: pa.Table, column: str) -> dict[str, pa.Table]:
@@ -295,12 +337,18 @@ def _by_column(table: pa.Table, column: str) -> dict[str, pa.Table]:
         raise DataError(
             f"data.source.split_column: there is no column '{column}'.{near} Columns: {', '.join(table.column_names)}."
         )
-    names = table.column(column).cast(pa.string())
-    tables: dict[str, pa.Table] = {}
-    for name in pc.unique(names).drop_null().to_pylist():
-        rows = np.flatnonzero(pc.equal(names, name).fill_null(False).to_numpy())
-        tables[_OTHER_NAMES.get(name, name)] = pick(table, rows)
-    return tables
+    written = as_words(Column("train", table, column).values())
+    if written is None:
+        raise DataError(f"data.source.split_column: the column '{column}' holds lists or objects, no names of splits.")
+    if written.null_count:
+        log.info("%d rows say no split in the column %s and are not used", written.null_count, column)
+    splits: dict[str, list[str]] = {}
+    for name in pc.unique(written).drop_null().to_pylist():
+        splits.setdefault(_OTHER_NAMES.get(name, name), []).append(name)
+    return {
+        split: pick(table, np.flatnonzero(flags(pc.is_in(written, pa.array(names, written.type)))))
+        for split, names in splits.items()
+    }
 
 
 def _of_datasets(found: Any, splits: Mapping[str, str] | None, name: str) -> dict[str, pa.Table]:
@@ -324,11 +372,18 @@ def _answers(endpoint: str) -> bool:
     host = parts.hostname or ""
     if parts.scheme in getproxies() and not proxy_bypass(host):
         return True
-    try:
-        with socket.create_connection((host, parts.port or (443 if parts.scheme == "https" else 80)), _PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    connected = Event()
+
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection((host, port), _PROBE_SECONDS):
+            connected.set()
+
+    # in a thread, since the time that a name server takes to answer has no limit of its own
+    probe = Thread(target=connect, daemon=True)
+    probe.start()
+    probe.join(_PROBE_SECONDS)
+    return connected.is_set()
 
 
 @contextmanager

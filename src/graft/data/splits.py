@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from graft.data.origin import pick
+from graft.data.cells import Column
+from graft.data.origin import ROW, pick
 from graft.errors import ConfigError, DataError, did_you_mean
 from graft.log import get_logger
 
@@ -73,6 +74,8 @@ def holdout(
         chosen = _evenly(left, count)
         left = left[~np.isin(left, chosen)]
         parts[split] = pick(train, np.sort(chosen))
+    if not len(left):
+        raise DataError(f"data.split: of {train.num_rows} training rows none is left to train on. Lower the fractions.")
     return {**tables, **parts, "train": pick(train, np.sort(left))} if parts else dict(tables)
 
 
@@ -130,14 +133,13 @@ def subsample(table: pa.Table, *, limit: int | float | None, seed: int = 0) -> p
     """
     if limit is None:
         return table
-    whole = isinstance(limit, int) and not isinstance(limit, bool)
-    if limit < 1 if whole else not 0 < limit <= 1 or isinstance(limit, bool):
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    if not number or not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
         raise ConfigError(
-            f"data.limit: {limit!r} is neither a number of rows from 1 nor a fraction up to 1.0. Write "
-            "data.limit=100 "
+            f"data.limit: {limit!r} is neither a number of rows from 1 nor a fraction up to 1.0. Write data.limit=100 "
             "for 100 rows, data.limit=0.1 for a tenth."
         )
-    count = int(limit) if whole else max(1, round(limit * table.num_rows))
+    count = limit if isinstance(limit, int) else max(1, round(limit * table.num_rows))
     if count >= table.num_rows:
         return table
     chosen = np.random.default_rng(seed).permutation(table.num_rows)[:count]
@@ -159,13 +161,18 @@ def _order(table: pa.Table, seed: int, stratify: str | None) -> Indices:
     if stratify is None:
         return order
     if stratify not in table.column_names:
+        present = [column for column in table.column_names if column != ROW]
         raise DataError(
-            "data.split.stratify: there is no column "
-            f"'{stratify}'.{did_you_mean(stratify, table.column_names)} "
-            f"Columns: {', '.join(table.column_names)}."
+            f"data.split.stratify: there is no column '{stratify}'.{did_you_mean(stratify, present)} "
+            f"Columns: {', '.join(present)}."
         )
-    values = table.column(stratify).combine_chunks().dictionary_encode(null_encoding="encode")
-    groups = values.indices.to_numpy()
+    values = Column("train", table, stratify).values()
+    if pa.types.is_nested(values.type):
+        raise DataError(
+            f"data.split.stratify: the column '{stratify}' holds lists or objects, whose shares cannot be kept. "
+            "Name a column of single values, or set it to null."
+        )
+    groups = values.dictionary_encode(null_encoding="encode").indices.to_numpy()
     return order[np.argsort(groups[order], kind="stable")]
 
 
