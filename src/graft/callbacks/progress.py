@@ -99,6 +99,8 @@ class RichProgress(ProgressBar):
             return
         self._speed.look()
         self._aside = (self._title, self._total, self._done, self._speed)
+        if self._bar is not None:
+            self._bar.live.transient = True  # it is drawn anew after the validation
         self._begin(trainer, "validation", _total(trainer.num_val_batches))
 
     def on_validation_batch_end(

@@ -62,7 +62,23 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self.loader
+        if isinstance(self._batches, EvalBatches):
+            yield from self.loader
+            return
+        try:
+            for batch, share in zip(self.loader, self._batches.shares(), strict=True):
+                yield {**batch, "share": share}
+        finally:
+            self._batches.skip(0)
+
+    def skip(self, batches: int) -> None:
+        """Leave out the first batches of the next pass, and of that one only.
+
+        Args:
+            batches: How many; a resumed run has trained on them.
+        """
+        if isinstance(self._batches, TrainBatches):
+            self._batches.skip(batches)
 
     @property
     def _iterator(self) -> Any:

@@ -9,6 +9,7 @@ and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, final
 
 import numpy as np
@@ -73,6 +74,7 @@ class TrainBatches(Sampler[list[int]]):
         self.world_size = world_size
         self.bucket = bucket
         self.epoch = 0
+        self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls it before each."""
@@ -82,12 +84,32 @@ class TrainBatches(Sampler[list[int]]):
         full, rest = divmod(len(self.lengths), self.batch_size)
         return full * self.micro_batches + self._steps(rest)
 
+    def skip(self, batches: int) -> None:
+        """Begin each pass behind this many batches, until told otherwise."""
+        self._first = batches
+
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._global_batches():
-            steps = self._steps(len(batch))
-            parts = np.array_split(batch, steps * self.world_size)
-            for step in range(steps):
-                yield parts[step * self.world_size + self.rank].tolist()
+        return (rows.tolist() for rows, _ in self._planned())
+
+    def shares(self) -> list[float]:
+        """Return how much each batch of this process counts in its optimizer step, relative to an even cut.
+
+        Returns:
+            ``rows * micro_batches * world_size / rows of the step`` by batch: the factor on a batch's mean loss with
+            which the mean over processes of the accumulated gradients is that of the mean over all rows of the step.
+        """
+        parts = self.micro_batches * self.world_size
+        return [len(rows) * parts / together for rows, together in self._planned()]
+
+    def _planned(self) -> Iterator[tuple[Rows, int]]:
+        """Yield the rows of each batch of this process, with the number of rows of its optimizer step."""
+        planned = (
+            (parts[step * self.world_size + self.rank], len(batch))
+            for batch in self._global_batches()
+            for parts in [np.array_split(batch, self._steps(len(batch)) * self.world_size)]
+            for step in range(self._steps(len(batch)))
+        )
+        return islice(planned, self._first, None)
 
     def _steps(self, rows: int) -> int:
         """Return the steps of a global batch: none for a rest smaller than the processes, which joins another."""

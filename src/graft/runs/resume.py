@@ -1,7 +1,7 @@
 """Taking up a run again: its own configuration, its last checkpoint, its own folder.
 
-    graft train run=logs/runs/2026-01-31_12-00-00_1a2b3c4d resume=true
-    graft train run=1a2b3c4d resume=true trainer.max_epochs=10
+    graft train run=logs/runs/2026-01-31_12-00-00_a1b2c3d4 resume=true
+    graft train run=a1b2c3d4 resume=true trainer.max_epochs=10
 
 What would make it another experiment is refused; how long it trains, what it runs on and where metrics go may change.
 """
@@ -17,15 +17,18 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from graft.errors import ConfigError
-from graft.runs.finding import find_run
-from graft.runs.load import find_checkpoint, read_saved
-from graft.runs.record import RunRecord, reopen_run
+from graft.config.check import check_config
+from graft.config.compat import check_parts
+from graft.data.info import DataInfo
+from graft.engine.checkpoint import read_checkpoint
+from graft.errors import CheckpointError, ConfigError, DataError
+from graft.runs.finding import find_run, running_process
+from graft.runs.load import checkpoint_to_go_on_from, read_info, read_saved
 
 ALLOWED = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.log_every_n_steps"),
     *("trainer.accelerator", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
-    *("callbacks", "logger", "offline", "run.tags", "run.notes"),
+    *("callbacks", "logger", "offline"),
 )
 """Keys, with everything below them, that a resumed run may change."""
 
@@ -37,69 +40,118 @@ class TakenUp:
     """A run to go on with.
 
     Attributes:
+        dir: Its folder.
         cfg: Its configuration, with the changes.
-        record: Its folder.
+        changes: What the command line changed now.
         choices: The option of each group.
-        overrides: What its command line changed, then and now.
+        overrides: What the command line changed at its start.
         checkpoint: The file to go on from.
     """
 
+    dir: Path
     cfg: DictConfig
-    record: RunRecord
+    changes: Sequence[str]
     choices: Mapping[str, Any]
     overrides: Sequence[str]
-    checkpoint: str
+    checkpoint: Path
 
 
-def take_up(asked: DictConfig, overrides: Sequence[str]) -> TakenUp:
-    """Open a run again.
+def take_up(asked: DictConfig, overrides: Sequence[str], *, joining: bool = False) -> TakenUp:
+    """Find a run and check that it can go on; nothing is written.
 
     Args:
         asked: The configuration that was composed; ``run`` names the run.
         overrides: What the command line says; settings among it change the run's own.
+        joining: Whether this is a further process of a run that was taken up already.
 
     Returns:
         What is needed to go on.
 
     Raises:
-        CheckpointError: If there is no such run, or no checkpoint to go on from.
-        ConfigError: If ``run`` names none, or a change would make it another experiment.
+        CheckpointError: If there is no such run, no checkpoint to go on from, or it is still going on.
+        ConfigError: If ``run`` names none, or a change would make it another experiment or end it in the past.
     """
-    if not isinstance(asked.run, str):
+    if asked.run is None or OmegaConf.is_config(asked.run):
         raise ConfigError("resume: say which run, as in graft train run=<folder or id> resume=true.")
-    folder = find_run(asked.run, Path(asked.paths.logs))
+    folder = find_run(str(asked.run), Path(asked.paths.logs))
+    if not joining and (pid := running_process(folder)):
+        raise CheckpointError(f"{folder}: the run is still going on, in process {pid}. Wait for it, or end it first.")
     cfg = read_saved(folder, trust=list(asked.trust or []))
-    changes = [one for one in overrides if one.partition("=")[0].lstrip("+~") not in _ABOUT_RESUMING]
-    refused = [
-        f"{one}: this would make it another experiment; the run has {_now(cfg, one)}. Leave it out, or start a new run."
-        for one in changes
-        if not _may_change(one.partition("=")[0])
-    ]
-    if refused:
-        raise ConfigError(refused)
-    parser = OverridesParser.create()
-    for one in changes:
-        parsed = parser.parse_override(one)
-        OmegaConf.update(cfg, parsed.key_or_group, parsed.value(), force_add=True)
-    cfg.resume, cfg.ckpt_path = None, None
-    checkpoint = find_checkpoint(folder, "last")
-    record = reopen_run(folder, changes=changes)
-    then = _read_yaml(folder / "overrides.yaml") or []
+    then = list(_read_yaml(folder / "overrides.yaml") or [])
+    changes = [change for change in _changes(cfg, overrides, then) if _apply(cfg, change, asked)]
+    cfg.resume, cfg.ckpt_path = False, None
+    check_config(cfg)
+    check_parts(cfg)
+    checkpoint = checkpoint_to_go_on_from(folder)
+    _check_not_behind(cfg, checkpoint)
     return TakenUp(
+        dir=folder,
         cfg=cfg,
-        record=record,
+        changes=changes,
         choices=_read_yaml(folder / "choices.yaml") or {},
-        overrides=list(then),
-        checkpoint=str(checkpoint),
+        overrides=then,
+        checkpoint=checkpoint,
     )
 
 
-def _may_change(key: str) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in ALLOWED)
+def check_same_data(folder: Path, info: DataInfo) -> None:
+    """Refuse to go on with other data than a run began with.
+
+    Args:
+        folder: The run's folder.
+        info: What is known of the data that was read now.
+
+    Raises:
+        DataError: If its content differs.
+    """
+    before = read_info(folder)
+    if before.fingerprint != info.fingerprint:
+        raise DataError(
+            f"data: the rows of {info.name} are not those that the run began with (fingerprint "
+            f"{info.fingerprint[:12]}, not {before.fingerprint[:12]}). Restore the files, or start a new run."
+        )
+
+
+def _changes(cfg: DictConfig, overrides: Sequence[str], then: Sequence[str]) -> list[str]:
+    """Return the settings among overrides that may change; the rest must be what the run was started with."""
+    settings = [one for one in overrides if _key(one).partition(".")[0] not in _ABOUT_RESUMING]
+    changes = [one for one in settings if any(_key(one) == key or _key(one).startswith(f"{key}.") for key in ALLOWED)]
+    refused = [
+        f"{one}: this would make it another experiment; the run has {_now(cfg, one)}. Leave it out, or start a new run."
+        for one in settings
+        if one not in changes and one not in then
+    ]
+    if refused:
+        raise ConfigError(refused)
+    return changes
+
+
+def _apply(cfg: DictConfig, change: str, asked: DictConfig) -> bool:
+    """Change a setting; whether that made a difference."""
+    parsed = OverridesParser.create().parse_override(change)
+    key = parsed.key_or_group
+    # What stands behind the name of a group was composed with it.
+    value = asked[key] if key in ("callbacks", "logger") else parsed.value()
+    before = OmegaConf.select(cfg, key, throw_on_missing=False)
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    return bool(OmegaConf.select(cfg, key) != before)
+
+
+def _check_not_behind(cfg: DictConfig, checkpoint: Path) -> None:
+    """Refuse to end before the epoch that was reached, which Lightning would refuse only after everything is built."""
+    epochs, reached = cfg.trainer.get("max_epochs"), read_checkpoint(checkpoint, map_location="meta")["epoch"] + 1
+    if isinstance(epochs, int) and 0 <= epochs < reached:
+        raise ConfigError(
+            f"trainer.max_epochs={epochs}: the run has reached epoch {reached} already. Leave it out, or set more."
+        )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _now(cfg: DictConfig, override: str) -> str:
-    key = override.partition("=")[0].lstrip("+~").replace("/", ".")
+    key = _key(override).replace("/", ".")
     value = OmegaConf.select(cfg, key, throw_on_missing=False)
     return f"{key}={value}" if not OmegaConf.is_config(value) else f"its own {key}"
 
