@@ -39,7 +39,7 @@ lint: $(VENV)/.dev  ## style, types, layers, spelling
 	$(BIN)/mypy src tests
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict conf .pre-commit-config.yaml
-	$(BIN)/codespell src conf tests docs bench README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell src conf docs bench README.md CONTRIBUTING.md CHANGELOG.md
 
 bench: $(VENV)/.dev  ## speed beside a plain loop and the Hugging Face Trainer
 	$(BIN)/python bench/classification.py

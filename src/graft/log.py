@@ -6,6 +6,20 @@ import logging
 import os
 import sys
 import warnings
+from typing import TextIO
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the moment: a progress bar that is drawn there takes its place."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard error as it is now."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """Do nothing: the constructor sets it once."""
 
 
 class _RankZero(logging.Filter):
@@ -26,8 +40,8 @@ def get_logger(name: str) -> logging.Logger:
         A logger below ``graft``, which writes to standard error.
     """
     root = logging.getLogger("graft")
-    if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+    if not any(isinstance(handler, _Stderr) for handler in root.handlers):  # others may have added theirs
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", datefmt="%H:%M:%S"))
         handler.addFilter(_RankZero())
         root.addHandler(handler)
@@ -46,5 +60,7 @@ def quiet_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
         ".*could not find the monitored key in the returned metrics.*",  # before the first validation
         ".*smaller than the logging interval.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are gathered before they are logged
+        ".*functional.all_gather is deprecated.*",  # called by Lightning
     ):
         warnings.filterwarnings("ignore", message=message)

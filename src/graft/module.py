@@ -114,7 +114,8 @@ class FineTuneModule(LightningModule):
         for name, value in output.logs.items():
             self.log(f"train/{name}", value, batch_size=size)
         # Micro-batches and processes of unequal size count by their rows, so that the update is that of one batch.
-        return output.loss * batch.get("share", 1.0)
+        loss: Tensor = output.loss * batch.get("share", 1.0)
+        return loss
 
     def on_train_start(self) -> None:
         """Put optimizers that average weights on the training weights."""

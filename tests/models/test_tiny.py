@@ -99,8 +99,9 @@ def test_tokenizer_can_be_trained_on_given_texts() -> None:
     assert "zebra" not in tiny_tokenizer("bert").get_vocab()
 
 
-def test_tokenizer_is_the_same_each_time() -> None:
-    first, second = (hashlib.sha256(tiny_tokenizer("gpt2").backend_tokenizer.to_str().encode()) for _ in range(2))
+@pytest.mark.parametrize("family", READERS)
+def test_tokenizer_is_the_same_each_time(family: str) -> None:
+    first, second = (hashlib.sha256(tiny_tokenizer(family).backend_tokenizer.to_str().encode()) for _ in range(2))
     assert first.hexdigest() == second.hexdigest()
 
 

@@ -43,7 +43,7 @@ def build(option: str, model: nn.Module, **changes: Any) -> Optimizer:
     module, _, name = settings.pop("_target_").rpartition(".")
     assert settings.pop("_partial_") is True
     settings = {key: float(value) if key == "lr" else value for key, value in settings.items()}
-    groups = groups_of(model, lr=settings["lr"], weight_decay=settings["weight_decay"])
+    groups = groups_of(model, lr=settings["lr"], weight_decay=settings.get("weight_decay", 0.0))
     optimizer: Optimizer = getattr(importlib.import_module(module), name)(groups, **settings)
     return optimizer
 

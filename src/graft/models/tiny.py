@@ -7,10 +7,12 @@ learns in a few steps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 import transformers
 
 from graft.errors import ConfigError, IncompatibleError, did_you_mean
@@ -260,7 +262,10 @@ def tiny_model(
         set_dropout(settings, dropout)
     if chosen.tokenizer and settings.pad_token_id is None:
         settings.pad_token_id = settings.eos_token_id
-    options = {} if attention is None else {"attn_implementation": attention}
+    # Said, so that the numbers do not change where a trainer makes another dtype the default.
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if attention is not None:
+        options["attn_implementation"] = attention
     with seeded(seed), quiet_transformers():
         try:
             model = getattr(transformers, needs.auto_class).from_config(settings, **options)
@@ -311,18 +316,23 @@ def _family(name: str) -> _Family:
 
 
 def _word_piece(tokens: tuple[str, ...], texts: list[str], vocab_size: int) -> Any:
-    """BERT's: lower case, words, pieces of words; every printable ASCII character is known."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """BERT's: lower case, common words whole, others letter by letter; every printable ASCII character is known.
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    Counted here, because the library's own trainer takes words in the order of a hash table and so gives other
+    pieces each time.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    ).most_common()
+    letters = sorted({chr(code).lower() for code in range(33, 127)} | {letter for word, _ in words for letter in word})
+    pieces = [*tokens, *letters, *(f"##{letter}" for letter in letters), *(word for word, _ in words)]
+    vocabulary = {piece: number for number, piece in enumerate(list(dict.fromkeys(pieces))[:vocab_size])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    alphabet = [chr(code) for code in range(33, 127) if chr(code) == chr(code).lower()]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(tokens), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -41,16 +41,14 @@ def adamw(
         betas: Decay rates of the running means of the gradient and of its square.
         eps: Added to the denominator.
         fused: Whether to use the fused kernel; None means wherever torch has one (floating point parameters
-            on CPU, CUDA, MPS or XPU). Lightning refuses gradient clipping with it in one case,
-            ``trainer.precision=16-mixed``, since the kernel unscales gradients itself: set
-            ``optimizer.fused=false`` there.
+            on CPU, CUDA, MPS or XPU).
 
     Returns:
         A ``torch.optim.AdamW``.
     """
     if fused is None:
         fused = all(_can_fuse(parameter) for group in groups for parameter in group["params"])
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         cast("Iterable[dict[str, object]]", groups),
         lr=lr,
         weight_decay=weight_decay,
@@ -58,6 +56,10 @@ def adamw(
         eps=eps,
         fused=fused,
     )
+    # The fused kernel could unscale gradients itself, and for that Lightning refuses to clip them in every mixed
+    # precision, bf16 too. So told, gradients are unscaled before they are clipped, as for any other optimizer.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def schedule_free(
