@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -28,6 +29,8 @@ from experiments import HERE, RESULTS, SHARED_DATA, arguments_of, extract, run_g
 from measure import Outcome, run_process, threads_environment
 
 CONTENDERS = ("graft", "bare", "hf_tuned", "hf_default")
+TIMED_CALLBACKS = "callbacks=[checkpoint,lr_monitor,progress,report,cost,predictions,stopwatch]"
+"""What graft train does by itself, and the clock."""
 PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "accelerate")
 
 
@@ -77,12 +80,11 @@ def run_one(
     environment = threads_environment(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         if contender == "graft":
-            found, outcome = run_graft(overrides, Path(folder), environment=environment)
-            measured = {
-                **found["cost"],
-                "metrics": found["metrics"],
-                "samples_per_s": found["cost"]["train_samples_per_s"],
-            }
+            environment["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+            timed = [*overrides, "--config-dir", str(HERE / "conf"), TIMED_CALLBACKS]
+            found, outcome = run_graft(timed, Path(folder), environment=environment)
+            steps = json.loads((Path(found["run_dir"]) / "stopwatch.json").read_text(encoding="utf-8"))
+            measured = {**steps, "metrics": found["metrics"]}
         else:
             outcome = _run_other(contender, settings, rows, Path(folder) / contender, environment)
             measured = outcome.last_json()

@@ -172,7 +172,7 @@ def run_graft(overrides: Sequence[str], folder: Path, *, environment: dict[str, 
     (cost,) = folder.glob("**/cost.json")
     metrics = json.loads((cost.parent / "metrics.json").read_text(encoding="utf-8"))
     found = {
-        "metrics": metrics.get("final", metrics),
+        "metrics": metrics["best"] | metrics["test"],
         "cost": json.loads(cost.read_text(encoding="utf-8")),
         "run_dir": str(cost.parent),
     }

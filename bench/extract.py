@@ -69,7 +69,6 @@ def refuse_what_differs(cfg: DictConfig) -> None:
             ("objective", dict(cfg.objective or {}), {}),
             ("trainer.accumulate_grad_batches", value(cfg.trainer, "accumulate_grad_batches"), 1),
             ("trainer.max_steps", value(cfg.trainer, "max_steps"), -1),
-            ("data.micro_batches", cfg.data.get("micro_batches", 1), 1),
         )
         if found != wanted
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ VERBS: dict[str, Verb] = {
 """Every verb. Another one is one more line."""
 
 _HELP = ("-h", "--help")
+_VERSION = ("-V", "--version")
 
 
 def usage() -> str:
@@ -56,13 +58,21 @@ Examples
 
 def main() -> None:
     """Run the command line."""
-    words = sys.argv[1:]
+    try:
+        _answer(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains again
+        sys.exit(141)
+
+
+def _answer(words: list[str]) -> None:
     verb = words[0] if words else "--help"
     if verb == "help" and len(words) > 1:
         verb, words = words[1], [words[1], "--help"]
     if verb in (*_HELP, "help"):
         sys.stdout.write(usage())
-    elif verb in ("-V", "--version"):
+    elif verb in _VERSION or (verb in VERBS and not set(_VERSION).isdisjoint(words)):
         print(f"graft {__version__}")
     elif verb in ("-sc", "--shell-completion"):
         _run("completion", [])
@@ -91,7 +101,8 @@ def _run(verb: str, words: list[str]) -> None:
 def _unknown(verb: str) -> None:
     from graft.errors import did_you_mean
 
-    print(f"graft: there is no verb '{verb}'.{did_you_mean(verb, VERBS)}", file=sys.stderr)
+    near = did_you_mean(verb, [*VERBS, *_HELP, *_VERSION])
+    print(f"graft: there is no {'flag' if verb.startswith('-') else 'verb'} '{verb}'.{near}", file=sys.stderr)
     print(f"    The verbs: {', '.join(VERBS)}. 'graft --help' says what they do.", file=sys.stderr)
     sys.exit(2)
 

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import transformers
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from graft.config.versions import execution_whitelist
@@ -232,6 +233,9 @@ def build_trainer(
 
     Returns:
         The trainer.
+
+    Raises:
+        ConfigError: If Lightning refuses its settings, such as a device that is not there.
     """
     chosen: list[pl.Callback] = [ExactResume(), *callbacks]
     loggers: list[Any] = []
@@ -249,17 +253,23 @@ def build_trainer(
         chosen += [complete(node, **supplied) for node in (cfg.callbacks or {}).values() if node is not None]
         loggers = [complete(node, **supplied) for node in (cfg.logger or {}).values() if node is not None]
     quiet_lightning()
-    trainer: pl.Trainer = factory(cfg.trainer)(
-        callbacks=chosen,
-        logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(run_dir) if run_dir else None,
-        enable_model_summary=False,  # the report callback says what trains
-        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in chosen),
-        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in chosen),
-        use_distributed_sampler=False,  # our samplers know ranks, and never pad or repeat a row
-        num_sanity_val_steps=0,
-    )
+    try:
+        trainer: pl.Trainer = factory(cfg.trainer)(
+            callbacks=chosen,
+            logger=loggers or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(run_dir) if run_dir else None,
+            enable_model_summary=False,  # the report callback says what trains
+            enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in chosen),
+            enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in chosen),
+            use_distributed_sampler=False,  # our samplers know ranks, and never pad or repeat a row
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"trainer: its settings cannot work here ({' '.join(str(error).split())}) Check trainer.accelerator, "
+            "trainer.devices, trainer.strategy and trainer.precision."
+        ) from error
     return trainer
 
 

@@ -7,10 +7,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_WITH_VALUE = frozenset(
-    {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"}
-)
-_SHOWS_ONLY = frozenset({"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version"})
+from graft.errors import did_you_mean
+
+_VALUES: dict[str, tuple[str, ...] | None] = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    **dict.fromkeys(("--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"), ()),
+    **dict.fromkeys(("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")),
+}
+"""Hydra's flags with the values they take: any where the tuple is empty, none where there is no tuple."""
+
+_SHORT = {
+    **{"-c": "--cfg", "-i": "--info", "-p": "--package", "-h": "--help", "-r": "--run", "-m": "--multirun"},
+    **{"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-sc": "--shell-completion"},
+}
+_SHOWS_ONLY = frozenset({"--cfg", "--info", "--hydra-help", "--shell-completion"})
+_NOT_OURS = frozenset({"--shell-completion", "--hydra-help", "--experimental-rerun", "--config-path"})
 
 
 @dataclass
@@ -18,43 +30,36 @@ class Arguments:
     """What stands behind a verb.
 
     Attributes:
-        flags: Hydra's own flags with their values.
+        flags: Hydra's own flags, in their long form, with their values.
         overrides: Everything else, as written.
         config_dirs: The user's config folders.
         config_name: The primary config, where ``--config-name`` gives another than the verb's.
+        problems: Flags that there are not, and flags without the value that they need.
     """
 
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     config_dirs: list[str] = field(default_factory=list)
     config_name: str | None = None
+    problems: list[str] = field(default_factory=list)
 
     @property
     def multirun(self) -> bool:
         """Whether several values make a sweep."""
-        written = (one.lstrip("+") for one in self.overrides)
-        return not {"-m", "--multirun"}.isdisjoint(self.flags) or any(
-            one.startswith(("sweep=", "hydra.mode=")) for one in written
+        written = [one.lstrip("+") for one in self.overrides]
+        return "--multirun" in self.flags or any(
+            one.startswith("sweep=") or one.upper() == "HYDRA.MODE=MULTIRUN" for one in written
         )
 
     @property
     def shows_only(self) -> bool:
         """Whether Hydra prints something and the verb itself does not run."""
-        return any(flag.partition("=")[0] in _SHOWS_ONLY for flag in self.flags)
+        return not _SHOWS_ONLY.isdisjoint(self.flags)
 
     @property
     def checked(self) -> bool:
         """Whether the overrides are for our configs, so that they can be checked."""
-        other = {
-            "--shell-completion",
-            "-sc",
-            "--hydra-help",
-            "--version",
-            "--experimental-rerun",
-            "--config-path",
-            "-cp",
-        }
-        return not any(flag.partition("=")[0] in other for flag in self.flags)
+        return _NOT_OURS.isdisjoint(self.flags)
 
     @property
     def wants_traceback(self) -> bool:
@@ -78,19 +83,46 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     left = list(words)
     while left:
         word = left.pop(0)
-        name, equals, value = word.partition("=")
-        if name in {"--config-dir", "-cd"}:
-            arguments.config_dirs.append(value if equals else (left.pop(0) if left else ""))
-        elif not word.startswith("-"):
+        if not word.startswith("-"):
             arguments.overrides.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        flag = _SHORT.get(name, name)
+        if flag not in _VALUES:
+            way = did_you_mean(name, _VALUES)
+            if equals:
+                way = f" A setting is written without dashes: {word.lstrip('-')}"
+            arguments.problems.append(f"{word}: there is no such flag.{way}")
+            continue
+        values = [value] if equals else _value_behind(flag, left)
+        arguments.problems.extend(_value_problems(word, flag, values))
+        if flag == "--config-dir":
+            arguments.config_dirs.extend(values)
         else:
-            arguments.flags.append(word)
-            if not equals and left and (name in _WITH_VALUE or (name in {"--info", "-i"} and "=" not in left[0])):
-                value = left.pop(0)
-                arguments.flags.append(value)
-            if name in {"--config-name", "-cn"}:
-                arguments.config_name = value.removesuffix(".yaml")
+            arguments.flags.extend([flag, *values])
+        if flag == "--config-name" and values:
+            arguments.config_name = values[0].removesuffix(".yaml")
     return arguments
+
+
+def _value_behind(flag: str, left: list[str]) -> list[str]:
+    """Take the value of a flag from the words behind it, where it has one."""
+    legal = _VALUES[flag]
+    if legal is None or not left or left[0].startswith("-") or (flag == "--info" and left[0] not in legal):
+        return []
+    return [left.pop(0)]
+
+
+def _value_problems(word: str, flag: str, values: list[str]) -> list[str]:
+    legal = _VALUES[flag]
+    listed = f" One of: {', '.join(legal)}." if legal else ""
+    if legal is None:
+        return [f"{word}: this flag takes no value. Write {flag}."] if values else []
+    if (not values and flag != "--info") or values == [""]:
+        return [f"{word}: this flag needs a value behind it.{listed}"]
+    if legal and values and values[0] not in legal:
+        return [f"{word}: '{values[0]}' is no value of this flag.{did_you_mean(values[0], legal)}{listed}"]
+    return []
 
 
 def words_behind(command: str) -> list[str]:

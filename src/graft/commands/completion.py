@@ -9,13 +9,14 @@ query=bash`` with the line typed so far; verbs are completed here, what stands b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
 from graft.commands.arguments import read_arguments
 from graft.commands.report import reported
-from graft.errors import ConfigError, did_you_mean
+from graft.errors import ConfigError, GraftError, did_you_mean
 
 SHELLS = ("bash", "zsh")
 
@@ -38,7 +39,8 @@ def main() -> None:
         if words[:1] == ["completion"]:
             _install(words[1:])
         elif words[1:2] and words[1].startswith("query="):
-            print(" ".join(complete(os.environ.get("COMP_LINE", ""))))
+            with contextlib.suppress(GraftError):  # a message would land in the line that is being typed
+                print(" ".join(complete(os.environ.get("COMP_LINE", ""))))
         elif words[1:2]:
             action, _, shell = words[1].partition("=")
             _print_script(action, shell)
@@ -61,8 +63,12 @@ def _print_script(action: str, shell: str) -> None:
     from graft.config.completion import shell_script
 
     if shell == "zsh":
-        print("autoload -Uz bashcompinit && bashcompinit")  # the script is bash's; zsh reads it with this
+        # The script is bash's; zsh reads it with bashcompinit, which needs compinit.
+        print("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }")
+        print("autoload -Uz bashcompinit && bashcompinit")
     print(shell_script(action, shell))
+    if action == "uninstall":
+        print("complete -r graft 2> /dev/null")  # Hydra removes its function, and leaves the shell to look for it
 
 
 def complete(line: str) -> list[str]:
@@ -81,6 +87,8 @@ def complete(line: str) -> list[str]:
     last = "" if line.endswith(" ") or len(words) < 2 else words[-1]
     if not typed:
         return [verb for verb in VERBS if verb.startswith(last)]
+    if typed[-1] in {"--config-dir", "-cd"}:
+        return []  # the shell offers files then
     verb, *before = typed
     if verb == "completion":
         return [shell for shell in SHELLS if shell.startswith(last)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,12 +39,13 @@ def main() -> None:
     arguments = read_arguments(words_behind("configs"))
     words = arguments.overrides
     with reported(traceback_wanted=arguments.wants_traceback):
-        if not {"-h", "--help"}.isdisjoint(arguments.flags):
+        if "--help" in arguments.flags:
             sys.stdout.write(USAGE)
             return
         user = catalog.user_folders(arguments.config_dirs)
-        if arguments.flags:
-            raise ConfigError(f"{arguments.flags[0]}: 'graft configs' has no such flag. See 'graft configs --help'.")
+        foreign = [f"{flag}: 'graft configs' has no such flag. See 'graft configs --help'." for flag in arguments.flags]
+        if foreign or arguments.problems:
+            raise ConfigError([*arguments.problems, *foreign])
         if words[:1] == ["show"]:
             sys.stdout.write(show_option(words[1:], arguments.config_dirs))
         elif words[:1] == ["copy"]:
@@ -52,7 +54,7 @@ def main() -> None:
         else:
             _print_list(
                 _chosen_groups(words[1:] if words[:1] == ["list"] else words, user),
-                catalog.default_choices("train", user),
+                catalog.read_primary("train", user).choices,
             )
 
 
@@ -116,17 +118,25 @@ def show_option(words: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
     from graft.config.compose import compose_config
 
     group, equals, choice = words[0].partition("=")
-    if group not in (groups := catalog.list_options(catalog.user_folders(config_dirs))):
+    user = catalog.user_folders(config_dirs)
+    if group not in (groups := catalog.list_options(user)):
         raise ConfigError(
             f"show: there is no group '{group}'.{did_you_mean(group, groups)}\n    The groups: {_listed(groups)}."
         )
     composed = compose_config("train", words if equals else words[1:], config_dirs=config_dirs)
+    if not equals:
+        chosen = composed.choices.get(group) or catalog.read_primary("train", user).choices.get(group)
+        choice = f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen or "")
+    if not choice:
+        listed = _listed(groups[group])
+        raise ConfigError(f"show: no {group} is chosen by itself. Say which.\n    The options: {listed}.")
     option = groups[group].get(choice.strip("[]"))
     whole = option is not None and option.whole
     node = composed.cfg if whole else OmegaConf.select(composed.cfg, group.replace("/", "."))
-    chosen = words[0] if equals else f"{group}={composed.choices.get(group)}"
-    head = f"# {chosen}" + (f"  ({option.path})" if option is not None else "") + "\n"
-    return head + (OmegaConf.to_yaml(node, resolve=True) if OmegaConf.is_config(node) else f"{node}\n")
+    head = f"# {group}={choice}" + (f"  ({option.path})" if option is not None else "") + "\n"
+    points = "".join(f"# goes through {key}={values}\n" for key, values in composed.sweep.items())
+    shown = OmegaConf.to_yaml(node, resolve=True) if OmegaConf.is_config(node) else f"{node}\n"
+    return head + points + shown
 
 
 def copy_option(words: Sequence[str], user: Sequence[Path]) -> tuple[Option, Path]:
@@ -179,6 +189,6 @@ def _find(name: str, user: Sequence[Path]) -> Option:
 def _print_copied(option: Option, target: Path) -> None:
     folder = str(target)[: -len(f"/{option.group}/{option.name}.yaml")] or "."
     own = paths.user_conf_dir()
-    used = "" if own is not None and own == Path(folder).resolve() else f" --config-dir {folder}"
+    used = "" if own is not None and own == Path(folder).resolve() else f" --config-dir {shlex.quote(folder)}"
     print(f"{target}: copied from {option.path}")
     print(f"Edit it; it is used with: graft train{used} {option.group}={option.name}")

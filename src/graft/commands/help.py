@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from graft import paths
 from graft.commands.arguments import read_arguments
 from graft.commands.report import reported
 from graft.config import catalog
-from graft.config.root import SEVERAL, key_meanings
-from graft.errors import ConfigError
+from graft.config.catalog import Choice, Option, Primary
+from graft.config.root import PARTS, SEVERAL, Root, key_meanings
 
 _FLAGS = (
     ("-m", "sweep: one job for each combination of values, as in -m peft=lora,full seed=0,1,2"),
@@ -23,7 +21,7 @@ _FLAGS = (
         "--config-dir DIR",
         "a folder of your own configs; its files come before ours ($GRAFT_CONF_DIR likewise)",
     ),
-    ("--config-name NAME", "start from another primary config"),
+    ("--config-name NAME", "start from NAME.yaml of your folder in place of the verb's own"),
 )
 
 
@@ -52,16 +50,15 @@ def verb_help(verb: str, config_dirs: Sequence[str] = ()) -> str:
         ConfigError: If the verb has no primary config.
     """
     user = catalog.user_folders(config_dirs)
-    primary = catalog.primary(verb, user)
-    if primary is None:
-        raise ConfigError(f"{verb}: there is no {verb}.yaml in {', '.join(map(str, [*user, paths.conf_dir()]))}.")
-    head = catalog.header(primary)
+    primary = catalog.read_primary(verb, user)
+    options = catalog.list_options(user)
+    head = catalog.header(primary.path)
     examples = [line.strip() for line in head[1:] if line.startswith("  ")]
     parts = [
         f"usage: graft {verb} [GROUP=OPTION ...] [KEY=VALUE ...] [FLAG ...]",
         head[0] if head else "",
-        _groups(verb, user),
-        _keys(verb, primary, user),
+        _groups(primary.choices, options),
+        _keys(primary, options),
         "Examples\n" + "\n".join(f"  {line}" for line in examples) if examples else "",
         "Flags\n" + "\n".join(_row(flag, meaning, 20) for flag, meaning in _FLAGS),
         "'graft configs' lists every option; 'graft configs show peft=lora' prints one with its values.",
@@ -69,47 +66,44 @@ def verb_help(verb: str, config_dirs: Sequence[str] = ()) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _groups(verb: str, user: Sequence[Path]) -> str:
-    options, meanings = catalog.list_options(user), key_meanings()
-    choices = catalog.default_choices(verb, user)
+def _groups(choices: Mapping[str, Choice], options: Mapping[str, Mapping[str, Option]]) -> str:
+    meanings = key_meanings()
     blocks = []
     for group, choice in choices.items():
         if group == "hydra" or group not in options:
             continue
-        several = "  (several: " + group + "=[a,b])" if group in SEVERAL else ""
+        several = f" Several are written {group}=[a,b]." if group in SEVERAL else ""
         lines = [_fill(f"{group}: {meanings.get(group, '')}{several}".rstrip(": "), "  ", "    ")]
         width = max(len(name) for name in options[group]) + 2
         for name, option in options[group].items():
             chosen = name == choice or (isinstance(choice, list) and name in choice)
-            lines.append(_row(f"{'*' if chosen else ' '} {name}", option.summary, width + 2))
+            own = " (yours)" if option.own else ""
+            lines.append(_row(f"{'*' if chosen else ' '} {name}", option.summary + own, width + 2))
         blocks.append("\n".join(lines))
     return "What can be chosen (* is the default)\n\n" + "\n\n".join(blocks) if blocks else ""
 
 
-def _keys(verb: str, primary: Path, user: Sequence[Path]) -> str:
-    comments, meanings = catalog.key_comments(primary), key_meanings()
-    own = catalog.read_yaml(primary)
-    groups = set(catalog.list_options(user)) & set(catalog.default_choices(verb, user))
-    known = list(own)
-    if "root_schema" in own.get("defaults", []):
-        known = [*known, *(key for key in meanings if key in _SINGLE)]
+def _keys(primary: Primary, options: Mapping[str, object]) -> str:
+    meanings = key_meanings()
+    groups = options.keys() & primary.choices.keys()
+    known = dict(primary.values)
+    if primary.trains:
+        known = {key: value for key, value in vars(Root()).items() if key not in (*PARTS, *SEVERAL)} | known
     lines = [
-        _row(f"  {key}{_default(own, key)}", comments.get(key) or meanings.get(key, ""), 24)
-        for key in dict.fromkeys(known)
-        if key != "defaults" and key not in groups
+        _row(f"{key}{_default(value)}", primary.comments.get(key) or meanings.get(key, ""), 20)
+        for key, value in known.items()
+        if key not in groups
     ]
-    nested = "  Any parameter of a chosen part can be set too, listed or not: GROUP.PARAMETER=VALUE." if groups else ""
+    nested = (
+        "    Any parameter of a chosen part can be set too, listed or not: GROUP.PARAMETER=VALUE." if groups else ""
+    )
     return "\n".join(["Keys", *lines, *([nested] if nested else [])])
 
 
-_SINGLE = ("seed", "run", "resume", "ckpt_path", "offline", "trust")
-
-
-def _default(own: dict[str, object], key: str) -> str:
-    value = own.get(key)
-    if key not in own or isinstance(value, dict | list):
+def _default(value: object) -> str:
+    if isinstance(value, dict | list) or value is None:
         return ""
-    return " (required)" if value == "???" else f"={'null' if value is None else str(value).lower()}"
+    return " (required)" if value == "???" else f"={str(value).lower()}"
 
 
 def _row(name: str, meaning: str, width: int) -> str:

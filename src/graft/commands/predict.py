@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,18 +16,17 @@ from pathlib import Path
 from typing import Any, TextIO, final
 
 import pyarrow as pa
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from graft.commands.app import run_command
-from graft.data.columns import features_only
-from graft.data.encoded import EncodedRows
-from graft.data.sampling import WINDOW, windowed_order
+from graft.config.check import check_given
+from graft.data.sampling import WINDOW
 from graft.data.sources import stream
 from graft.errors import ConfigError, DataError
 from graft.runs.load import LoadedRun, load_run
+from graft.runs.predict import predict_table
 from graft.step import Prediction
 
 
@@ -40,13 +40,15 @@ def predict(cfg: DictConfig) -> int:
         The number of rows written.
 
     Raises:
-        ConfigError: If the output's format is not known, or it is the input.
+        ConfigError: If the run or the input is not given, or the output is of no known format, is the input too, or
+            cannot be written.
     """
+    check_given(cfg, run="<folder or id of a run>", input="<file>, or input=- for standard input")
     source, output = str(cfg.input), str(cfg.output)
     _check_output(source, output)
     loaded = load_run(
         str(cfg.run),
-        which=cfg.which,
+        which=str(cfg.which),
         logs=Path(cfg.paths.logs),
         trust=list(cfg.trust),
         offline=cfg.offline,
@@ -54,7 +56,7 @@ def predict(cfg: DictConfig) -> int:
     )
     count = 0
     chunks = stream(source, format=cfg.format, chunk=loaded.run.data.eval_batch_size * WINDOW)
-    written = _written(loaded, chunks, device=_device(cfg.accelerator))
+    written = _written(loaded, chunks)
     first = next(written)  # bad input is refused before the output is touched
     with _open(output) as file, _progress(to_terminal=output == "-") as progress:
         bar = progress.add_task("rows", total=None)
@@ -68,36 +70,22 @@ def predict(cfg: DictConfig) -> int:
     return count
 
 
-def _written(loaded: LoadedRun, chunks: Iterable[pa.Table], *, device: torch.device) -> Iterator[list[dict[str, Any]]]:
+def _written(loaded: LoadedRun, chunks: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
     """Yield what is written for each chunk: the columns of the input, then what is predicted."""
-    run = loaded.run
-    assert run.module.model is not None
-    model = run.module.model.to(device)
     for chunk in chunks:
-        table = features_only(chunk, run.task.schema, columns=run.data.columns)
-        encoded = EncodedRows.build([run.task.encode(table.to_pydict())] if table.num_rows else [])
-        predictions: list[Prediction] = [{}] * len(encoded)
-        order = windowed_order(encoded.lengths, batch_size=run.data.eval_batch_size, window=WINDOW)
-        for start in range(0, len(order), run.data.eval_batch_size):
-            rows = order[start : start + run.data.eval_batch_size].tolist()
-            batch = run.task.collate([encoded[index] for index in rows])
-            moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
-            with torch.inference_mode(), run.trainer.strategy.precision_plugin.forward_context():
-                for index, prediction in zip(rows, run.task.predict(model, moved), strict=True):
-                    predictions[index] = prediction
-        given = chunk.to_pylist() if chunk.column_names else []
-        yield [_beside(row, prediction) for row, prediction in zip(given, predictions, strict=True)]
+        predictions = predict_table(loaded, chunk)
+        yield [_beside(row, prediction) for row, prediction in zip(chunk.to_pylist(), predictions, strict=True)]
 
 
 def _beside(row: dict[str, Any], prediction: Prediction) -> dict[str, Any]:
     """Put a prediction beside its row; a column of the same name is kept as ``input_<name>``."""
-    kept = {f"input_{name}" if name in prediction else name: value for name, value in row.items()}
+    kept: dict[str, Any] = {}
+    for name, value in row.items():
+        free = name
+        while free in prediction or (free != name and free in row):
+            free = f"input_{free}"
+        kept[free] = value
     return kept | prediction
-
-
-def _device(accelerator: str) -> torch.device:
-    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def _check_output(source: str, output: str) -> None:
@@ -105,7 +93,7 @@ def _check_output(source: str, output: str) -> None:
         raise ConfigError(
             f"output: '{output}' ends in no known format. Use a name in .jsonl or .csv, or - for standard output."
         )
-    if output != "-" and source != "-" and Path(source).expanduser().absolute() == Path(output).expanduser().absolute():
+    if output != "-" and source != "-" and Path(source).expanduser().resolve() == Path(output).expanduser().resolve():
         raise ConfigError(f"output: '{output}' is the input too, and would be overwritten. Give another name.")
 
 
@@ -115,7 +103,11 @@ class _JsonLines:
         self._file = file
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        self._file.write(_text(row) + "\n")
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 @final
@@ -125,7 +117,7 @@ class _Csv:
         self._writer: csv.DictWriter[str] | None = None
 
     def write(self, row: dict[str, Any]) -> None:
-        flat = {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+        flat = {name: _text(value) if isinstance(value, dict | list) else value for name, value in row.items()}
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, fieldnames=list(flat))
             self._writer.writeheader()
@@ -141,8 +133,11 @@ def _open(output: str) -> Any:
     if output == "-":
         return _Standard()
     path = Path(output).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", newline="")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigError(f"output: '{output}' cannot be written ({error.strerror}). Give another name.") from None
 
 
 @final
@@ -172,6 +167,10 @@ def main() -> None:
 
 
 def _task(cfg: DictConfig) -> None:
-    count = predict(cfg)
+    try:
+        count = predict(cfg)
+    except BrokenPipeError:  # the reader has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains again
+        return
     if str(cfg.output) != "-":
         Console(stderr=True).print(f"{count} rows written to {cfg.output}", soft_wrap=True)

@@ -7,12 +7,10 @@ every traceback.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from graft.errors import GraftError
 
@@ -41,6 +39,8 @@ def reported(*, traceback_wanted: bool = False) -> Iterator[None]:
         if type(error).__name__ == "SIGTERMException" and error.code is None:
             raise SystemExit(143) from None
         raise
+    except BrokenPipeError:
+        raise  # nobody is left to be told
     except Exception as error:
         show(error, traceback_wanted=traceback_wanted)
         raise SystemExit(status(error)) from None
@@ -52,12 +52,16 @@ def status(error: BaseException) -> int:
     Args:
         error: What was raised.
     """
-    return 2 if isinstance(error, GraftError) or _is_hydras(error) else 1
+    return 2 if isinstance(error, GraftError) or _of_a_config(error) else 1
 
 
-def _is_hydras(error: BaseException) -> bool:
-    errors = sys.modules.get("hydra.errors")  # not imported: it cannot be one of Hydra's then
-    return errors is not None and isinstance(error, errors.HydraException)
+def _of_a_config(error: BaseException) -> bool:
+    """Return whether Hydra could not compose, or a config file is no YAML."""
+    # Not imported here: where the module was not, it cannot be its error.
+    hydra, yaml = sys.modules.get("hydra.errors"), sys.modules.get("yaml")
+    return (hydra is not None and isinstance(error, hydra.HydraException)) or (
+        yaml is not None and isinstance(error, yaml.YAMLError)
+    )
 
 
 def show(error: Exception, *, traceback_wanted: bool = False) -> None:
@@ -68,20 +72,8 @@ def show(error: Exception, *, traceback_wanted: bool = False) -> None:
         traceback_wanted: Whether problems of the user's come with a traceback.
     """
     if status(error) == 2 and not traceback_wanted:
-        name = "ConfigError" if _is_hydras(error) else type(error).__name__
-        cause = f"\n{error.__cause__}" if _is_hydras(error) and error.__cause__ else ""
+        name = type(error).__name__ if isinstance(error, GraftError) else "ConfigError"
+        cause = f"\n{error.__cause__}" if _of_a_config(error) and error.__cause__ else ""
         print(f"{name}: {str(error).strip()}{cause}", file=sys.stderr)
         return
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        error = error.with_traceback(_from_job(error))
     traceback.print_exception(error)
-
-
-def _from_job(error: Exception) -> TracebackType | None:
-    """Return the traceback without the frames of Hydra that lead to the job."""
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_name == "job" and step.tb_frame.f_globals.get("__name__") == "graft.commands.app":
-            return step.tb_next
-        step = step.tb_next
-    return error.__traceback__

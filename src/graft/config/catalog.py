@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from graft import paths
-from graft.errors import ConfigError
+from graft.errors import ConfigError, did_you_mean
 
 Choice = str | list[str] | None
 """What a defaults list gives a group: an option, several, or nothing."""
@@ -78,8 +78,12 @@ def header(path: Path) -> list[str]:
     Returns:
         The lines as written, a leading blank removed.
     """
+    return _header(_text(path))
+
+
+def _header(text: str) -> list[str]:
     lines: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if not line.startswith("#"):
             break
         if not re.match(r"#\s*@package", line):
@@ -108,65 +112,86 @@ def _options_in(folder: Path, *, own: bool) -> Iterator[Option]:
         group = path.parent.relative_to(folder).as_posix()
         if group == "." or any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
             continue
-        lines = header(path)
-        whole = re.search(r"^#\s*@package\s+_global_\s*$", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+        text = _text(path)
+        lines = _header(text)
+        whole = re.search(r"^#\s*@package\s+_global_\s*$", text, re.MULTILINE) is not None
         yield Option(group, path.stem, lines[0] if lines else "", path, own, whole)
 
 
-def primary(command: str, user: Sequence[Path] = ()) -> Path | None:
-    """Return the primary config of a command, the user's before ours.
+@dataclass(frozen=True)
+class Primary:
+    """A command's primary config, together with those that it includes by their name.
+
+    Attributes:
+        path: The file.
+        values: Its keys with their values.
+        comments: What is written beside them.
+        choices: The default of each group, in the order of the defaults lists, a nested group after its parent.
+        trains: Whether it is a training configuration, closed by ``root_schema``.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    comments: dict[str, str]
+    choices: dict[str, Choice]
+    trains: bool
+
+
+def read_primary(command: str, user: Sequence[Path] = ()) -> Primary:
+    """Read the primary config of a command, the user's before ours.
 
     Args:
         command: The command, which is the name of its primary config.
-        user: The user's folders.
+        user: The user's folders, the one that wins first.
 
     Returns:
-        The file, or None.
+        What it says.
+
+    Raises:
+        ConfigError: If there is none, or it is no YAML.
     """
-    for folder in [*user, paths.conf_dir()]:
-        if (path := folder / f"{command}.yaml").is_file():
-            return path
-    return None
-
-
-def default_choices(command: str, user: Sequence[Path] = ()) -> dict[str, Choice]:
-    """Return what a command chooses where nothing is said, nested groups included.
-
-    Args:
-        command: The command.
-        user: The user's folders.
-
-    Returns:
-        The default by group, in the order of the defaults lists, a nested group after its parent.
-    """
-    path = primary(command, user)
+    folders = [*user, paths.conf_dir()]
+    path = _find(command, folders)
     if path is None:
-        return {}
+        near = did_you_mean(command, [file.stem for folder in folders for file in folder.glob("*.yaml")])
+        raise ConfigError(f"there is no primary config {command}.yaml in {', '.join(map(str, folders))}.{near}")
     options = list_options(user)
-    choices: dict[str, Choice] = {}
+    read = Primary(path, {}, {}, {}, trains=False)
 
-    def follow(file: Path, parent: str) -> None:
+    def follow(file: Path, parent: str) -> bool:
+        trains = False
         for group, choice in _defaults(file, parent):
-            choices[group] = choice
+            if group is None:
+                included = _find(choice, folders) if isinstance(choice, str) and not parent else None
+                trains |= choice == "root_schema" or (included is not None and follow(included, ""))
+                continue
+            read.choices[group] = choice
             for name in [choice] if isinstance(choice, str) else choice or []:
                 if (option := options.get(group, {}).get(name)) is not None:
                     follow(option.path, group)
+        if not parent:
+            own = read_yaml(file)
+            read.values.update((key, value) for key, value in own.items() if key != "defaults")
+            read.comments.update(key_comments(file))
+        return trains
 
-    follow(path, "")
-    return choices
+    return replace(read, trains=follow(path, ""))
 
 
-def _defaults(file: Path, parent: str) -> Iterator[tuple[str, Choice]]:
-    entries: Any = (read_yaml(file) or {}).get("defaults", [])
+def _find(name: str, folders: Sequence[Path]) -> Path | None:
+    return next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
+
+
+def _defaults(file: Path, parent: str) -> Iterator[tuple[str | None, Choice]]:
+    """Yield the entries of a defaults list: a group with its choice, or None with another file's name."""
+    entries: Any = read_yaml(file).get("defaults") or []
     for entry in entries:
         if not isinstance(entry, Mapping):
+            yield None, entry
             continue
         for key, choice in entry.items():
-            group = str(key).removeprefix("optional ").partition("@")[0]
-            if group.startswith("override "):
-                continue
-            absolute = group.removeprefix("/") if group.startswith("/") or not parent else f"{parent}/{group}"
-            yield absolute, choice
+            group = str(key).removeprefix("optional ").removeprefix("override ").partition("@")[0]
+            yield (group.removeprefix("/") if group.startswith("/") or not parent else f"{parent}/{group}"), choice
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -182,7 +207,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: If it is no YAML, with the place, or no mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: this is no valid YAML. {error}") from None
     if not isinstance(loaded, dict | None):
@@ -200,4 +225,11 @@ def key_comments(path: Path) -> dict[str, str]:
         ``{"split": "train, validation or test"}`` for a line ``split: test  # train, validation or test``.
     """
     pattern = re.compile(r"^(\w+):.*?\s#\s(.+)$", re.MULTILINE)
-    return {key: comment.strip() for key, comment in pattern.findall(path.read_text(encoding="utf-8"))}
+    return {key: comment.strip() for key, comment in pattern.findall(_text(path))}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: this is no UTF-8 text (byte {error.start}). Save it as UTF-8.") from None

@@ -62,9 +62,9 @@ def loss_fits_the_problem(cfg: DictConfig) -> str | None:
     """Each loss of ``losses/classification.py`` reads one kind of target."""
     if not _target(cfg, "task").endswith(".TextClassification"):
         return None
-    problem = _get(cfg, "task.problem") or "single_label"
+    problem = str(_get(cfg, "task.problem") or "single_label")
     module, _, loss = _target(cfg, "task.loss").rpartition(".")
-    fitting = _LOSSES.get(str(problem), ())
+    fitting = _LOSSES.get(problem, (loss,))  # a problem that there is not is the task's to answer
     if module != "graft.losses.classification" or loss in fitting or not any(loss in some for some in _LOSSES.values()):
         return None
     return (
@@ -91,12 +91,65 @@ def lora_plus_needs_lora(cfg: DictConfig) -> str | None:
     )
 
 
+def half_precision_weights_need_autocast(cfg: DictConfig) -> str | None:
+    """What trains is float32, and a layer cannot take both; torch's CPU kernels mix bfloat16 only."""
+    dtype, precision = str(_get(cfg, "model.dtype")), str(_get(cfg, "trainer.precision"))
+    if dtype not in {"bfloat16", "float16"} or _target(cfg, "peft").endswith(".Full"):
+        return None
+    if precision in {"None", "32", "32-true"}:
+        return (
+            f"model.dtype={dtype}: what stays frozen would be {dtype} and what trains float32, which only mixed "
+            "precision computes with. Set trainer.precision=bf16-mixed, or leave model.dtype out."
+        )
+    if dtype == "float16" and _get(cfg, "trainer.accelerator") == "cpu" and precision.endswith("-mixed"):
+        return (
+            "model.dtype=float16: on the CPU, frozen float16 weights cannot be mixed with what trains in float32. "
+            "Set model.dtype=bfloat16, or leave it out."
+        )
+    return None
+
+
+def lr_monitor_needs_a_logger(cfg: DictConfig) -> str | None:
+    """Lightning's monitor writes to loggers, and stops the run where there are none."""
+    if any(node is not None for node in (_get(cfg, "logger") or {}).values()):
+        return None
+    for name in _get(cfg, "callbacks") or {}:
+        if _target(cfg, f"callbacks.{name}").endswith(".LearningRateMonitor"):
+            return (
+                f"callbacks.{name}: no logger is chosen that it could write learning rates to. Choose "
+                f"logger=[csv], or leave it out with callbacks.{name}=null."
+            )
+    return None
+
+
+def what_graft_hands_the_trainer_is_not_set_again(cfg: DictConfig) -> str | None:
+    """``build_trainer`` passes these itself, so a value here would be ignored without a word."""
+    ways = {
+        "logger": "Choose loggers with logger=[...].",
+        "callbacks": "Choose callbacks with callbacks=[...].",
+        "enable_checkpointing": "The callback checkpoint does that; choose it or not.",
+        "enable_progress_bar": "The callback progress does that; choose it or not.",
+        "enable_model_summary": "The callback report does that; choose it or not.",
+        "default_root_dir": "Set paths.logs.",
+        **dict.fromkeys(("plugins", "num_sanity_val_steps", "use_distributed_sampler"), "Leave it out."),
+    }
+    found = [
+        f"trainer.{key}: graft sets this itself, so the value {value} would be ignored. {ways[str(key)]}"
+        for key, value in (_get(cfg, "trainer") or {}).items()
+        if key in ways
+    ]
+    return "\n".join(found) or None
+
+
 RULES: tuple[Rule, ...] = (
     true_half_precision_needs_full_training,
+    half_precision_weights_need_autocast,
+    lr_monitor_needs_a_logger,
     accumulation_divides_the_batch,
     loss_fits_the_problem,
     a_regression_has_no_classes,
     lora_plus_needs_lora,
+    what_graft_hands_the_trainer_is_not_set_again,
 )
 """Every rule, in the order of their messages."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 
 from hydra.core.global_hydra import GlobalHydra
 
-from graft.config.overrides import rewrite_overrides
+from graft.config.catalog import read_primary, user_folders
+from graft.config.overrides import known_keys
 from graft.config.process import command_line, environment
 from graft.config.search import session
+from graft.config.written import rewrite_overrides
 
 
 def shell_script(action: str, shell: str) -> str:
@@ -39,7 +42,9 @@ def complete_overrides(command: str, before: Sequence[str], last: str, *, config
         Groups (``peft=``), options (``peft=lora``) and keys (``trainer.max_epochs=``).
     """
     line = " ".join(["graft", *rewrite_overrides(before), last])
-    return _ask(command, "query=bash", line=line, config_dirs=config_dirs).split()
+    offered = _ask(command, "query=bash", line=line, config_dirs=config_dirs).split()
+    known = known_keys(read_primary(command, user_folders(config_dirs)))
+    return [word for word in offered if re.split(r"[=./]", word.lstrip("+~"))[0] in known]
 
 
 def _ask(command: str, question: str, *, line: str, config_dirs: Sequence[str] = ()) -> str:

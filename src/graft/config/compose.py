@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from graft.config.overrides import check_overrides, clean_overrides, rewrite_overrides
+from graft.config.overrides import check_overrides, plain_message
 from graft.config.search import session
+from graft.config.written import clean_overrides, rewrite_overrides
 from graft.errors import ConfigError
 
 __all__ = [
@@ -38,13 +40,15 @@ class Composed:
 
     Attributes:
         cfg: The configuration, without Hydra's own node.
-        choices: The option of each group.
+        choices: The option of each group that has one.
         overrides: What was changed, without plus signs.
+        sweep: What a sweep goes through, by key.
     """
 
     cfg: DictConfig
     choices: dict[str, Any]
     overrides: tuple[str, ...]
+    sweep: dict[str, Any]
 
 
 def compose_config(
@@ -67,17 +71,23 @@ def compose_config(
     with session(config_dirs):
         try:
             cfg = compose(command, overrides=rewrite_overrides(overrides), return_hydra_config=True)
-        except HydraException as error:
-            raise ConfigError(str(error).strip()) from error
-    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
-    assert isinstance(choices, dict)
+        except (HydraException, yaml.YAMLError) as error:
+            raise ConfigError(plain_message(error)) from error
+    choices, sweep = _plain(cfg.hydra.runtime.choices), _plain(cfg.hydra.sweeper.get("params"))
     with open_dict(cfg):
         del cfg["hydra"]
     return Composed(
         cfg=cfg,
-        choices={str(group): choice for group, choice in choices.items()},
+        choices=choices,
         overrides=tuple(clean_overrides(overrides)),
+        sweep=sweep,
     )
+
+
+def _plain(node: DictConfig | None) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node) if node is not None else {}
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def load_config(

@@ -1,61 +1,35 @@
-"""What is written behind a command, ``peft=lora optimizer.lr=3e-4``: made ready for Hydra, and checked first.
+"""What is written behind a command, checked before Hydra stops at the first mistake.
 
-Our YAML files write only what we decide, so most parameters of a part are not in the composed config, and
-Hydra would want ``+`` to set them. Here every dotted key is force-added instead, and the checks that Hydra
-then no longer makes are made with better words: under a part by ``check_config``, elsewhere by
-``check_overrides``.
+Hydra is told to accept what it does not know (see ``written``), and the checks that it then no longer makes are
+made here with better words; under a part by ``check_config``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, final
 
+import yaml
 from hydra import compose
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, ValueType
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from graft.config import catalog
-from graft.config.root import SEVERAL, top_level_keys
+from graft.config.catalog import Primary
+from graft.config.check import check_config, missing_values
+from graft.config.root import SEVERAL, top_level_keys, wrong_kind
 from graft.config.search import session
+from graft.config.written import clean_overrides, first_point, leaves, option_names, rewrite_overrides, shown
 from graft.errors import ConfigError, did_you_mean
 
-_DOTTED = re.compile(r"[A-Za-z_][\w$-]*(\.[\w$-]+)+\s*=")
+__all__ = ["check_overrides", "clean_overrides", "rewrite_overrides"]
+
 _SHOWN = 40
-
-
-def rewrite_overrides(overrides: Iterable[str]) -> list[str]:
-    """Force-add every dotted key, so that a parameter which no YAML lists can be set like one that is.
-
-    Args:
-        overrides: As the user wrote them.
-
-    Returns:
-        The same with ``++`` before plain dotted keys. Keys with a sign of their own and Hydra's own keys
-        stay.
-    """
-    return [
-        f"++{one}" if _DOTTED.match(one) and not one.startswith("hydra.") else one
-        for one in (o.strip() for o in overrides)
-    ]
-
-
-def clean_overrides(overrides: Iterable[str]) -> list[str]:
-    """Strip the plus signs, to show and record overrides as they are meant.
-
-    Args:
-        overrides: As Hydra recorded them.
-
-    Returns:
-        The same without leading ``+``; a ``~`` stays, because it means something else.
-    """
-    return [one.lstrip("+") for one in overrides]
 
 
 def check_overrides(
@@ -64,6 +38,7 @@ def check_overrides(
     *,
     config_dirs: Sequence[str | Path] = (),
     multirun: bool = False,
+    complete: bool = False,
 ) -> None:
     """Find everything that is wrong with overrides, before Hydra stops at the first.
 
@@ -72,19 +47,31 @@ def check_overrides(
         overrides: As the user wrote them.
         config_dirs: The user's folders.
         multirun: Whether several values make a sweep.
+        complete: Whether what has to be set must be set. Then all problems are sought: where there is one, also
+            those that only the signatures of the parts can show, so targets may be imported.
 
     Raises:
-        ConfigError: With all problems: bad grammar, unknown group, option or key.
+        ConfigError: With all problems: bad grammar, unknown group, option or key, missing values.
     """
+    primary = catalog.read_primary(command, catalog.user_folders(config_dirs))
     with session(config_dirs) as loader:
-        check = _Check(command, loader, catalog.user_folders(config_dirs), multirun=multirun)
-        parsed = check.parse(overrides)
-        for one in parsed:
-            check.one(one)
-        if not check.problems:
-            check.together(parsed)
+        check = _Check(command, primary, loader, multirun=multirun)
+        check.together([one for one in check.parse(overrides) if check.one(one)], complete=complete)
     if check.problems:
         raise ConfigError(list(dict.fromkeys(check.problems)))
+
+
+def known_keys(primary: Primary) -> list[str]:
+    """Return what may stand first in an override of a command.
+
+    Args:
+        primary: Its primary config.
+
+    Returns:
+        Keys and groups.
+    """
+    closed = top_level_keys() if primary.trains else ()
+    return list(dict.fromkeys([*closed, *primary.values, *(group.partition("/")[0] for group in primary.choices)]))
 
 
 @final
@@ -93,20 +80,20 @@ class _Check:
 
     Args:
         command: The command.
+        primary: Its primary config.
         loader: Hydra's loader, which knows the groups and options.
-        user: The user's folders.
         multirun: Whether several values make a sweep.
     """
 
-    def __init__(self, command: str, loader: ConfigLoader, user: Sequence[Path], *, multirun: bool) -> None:
+    def __init__(self, command: str, primary: Primary, loader: ConfigLoader, *, multirun: bool) -> None:
         self.problems: list[str] = []
         self._command = command
+        self._primary = primary
         self._loader = loader
         self._multirun = multirun
         self._searchpath: list[str] = []
         self._groups: dict[str, list[str]] = {}
-        self._keys = _legal_keys(command, user)
-        self._chosen = [group for group in catalog.default_choices(command, user) if "/" not in group]
+        self._chosen = [group for group in primary.choices if "/" not in group]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Parse what can be parsed.
@@ -138,112 +125,194 @@ class _Check:
             group = f"{parent}/{name}" if parent else name
             if group == "hydra":
                 continue
-            if options := self._list(group, ObjectType.CONFIG):
+            # A file whose name begins with an underscore is a part of others, and no choice.
+            if options := [one for one in self._list(group, ObjectType.CONFIG) if not one.startswith("_")]:
                 yield group, options
             yield from self._find_groups(group)
 
     def _list(self, group: str, kind: ObjectType) -> list[str]:
+        if not self._searchpath and "searchpath" not in (self._primary.values.get("hydra") or {}):
+            # The loader's own answer, which would read the primary config anew for every group.
+            sources = self._loader.get_sources()
+            return sorted({name for source in sources if source.is_group(group) for name in source.list(group, kind)})
         return self._loader.get_group_options(
             group, results_filter=kind, config_name=self._command, overrides=self._searchpath
         )
 
-    def one(self, override: Override) -> None:
+    def one(self, override: Override) -> bool:
         """Check an override by itself.
 
         Args:
             override: A parsed override.
+
+        Returns:
+            Whether it is right.
         """
-        key = override.key_or_group
+        before, key = len(self.problems), override.key_or_group
         if not self._multirun and override.is_sweep_override():
             self._no_sweep(override)
-        elif key in self._groups:
+        elif self._chooses(override):
             self._option(override)
         elif "/" in key:
             self.problems.append(
-                f"{_shown(override)}: there is no group '{key}'.{did_you_mean(key, self._groups)}\n"
+                f"{shown(override)}: there is no group '{key}'.{did_you_mean(key, self._groups)}\n"
                 f"    The groups: {_listed(self._groups)}."
             )
         else:
             self._key(override, key.partition(".")[0])
+        return len(self.problems) == before
+
+    def _chooses(self, override: Override) -> bool:
+        """Return whether an override is about a group's option, and not about what is in it."""
+        return override.key_or_group in self._groups and not isinstance(override.value(), dict)
 
     def _key(self, override: Override, first: str) -> None:
-        known = list(dict.fromkeys([*self._keys, *self._chosen]))
+        known = known_keys(self._primary)
         if first not in known:
             self.problems.append(
-                f"{_shown(override)}: '{self._command}' has no key '{first}'.{did_you_mean(first, known)}\n"
+                f"{shown(override)}: '{self._command}' has no key '{first}'.{did_you_mean(first, known)}\n"
                 f"    Its keys and groups: {_listed(known)}."
             )
 
     def _no_sweep(self, override: Override) -> None:
-        key, _, value = _shown(override).partition("=")
+        key, _, value = shown(override).partition("=")
         way = ""
         if key in SEVERAL:
             way = f" To choose several, write '{key}=[{value}]'."
         elif key not in self._groups:
             way = f" A list is written '{key}=[{value}]', a text with a comma \"{key}='{value}'\"."
         self.problems.append(
-            f"{_shown(override)}: several values need a sweep: graft {self._command} -m {key}={value}.{way}"
+            f"{shown(override)}: several values need a sweep: graft {self._command} -m {key}={value}.{way}"
         )
 
     def _option(self, override: Override) -> None:
         group, options = override.key_or_group, self._groups[override.key_or_group]
-        names = _option_names(override)
+        names = option_names(override)
+        if override.is_delete() or None in names:
+            self._nothing(override, group)
+            return
         if "/" not in group and group not in self._chosen and not override.is_add():
             self.problems.append(
-                f"{_shown(override)}: '{self._command}' does not choose a {group}."
+                f"{shown(override)}: '{self._command}' chooses nothing from the group {group}."
                 f"{did_you_mean(group, self._chosen)}\n    Its groups: {_listed(self._chosen)}."
             )
             return
+        if override.is_add() and group in self._primary.choices:
+            self.problems.append(
+                f"+{shown(override)}: '{self._command}' chooses from this group anyway. Write it without the plus sign."
+            )
         if isinstance(override.value(), list) and group not in SEVERAL and not override.is_sweep_override():
             self.problems.append(
-                f"{_shown(override)}: {group} takes one option. To try several, sweep over them: "
-                f"graft {self._command} -m {group}={','.join(names)}."
+                f"{shown(override)}: {group} takes one option. To try several, sweep over them: "
+                f"graft {self._command} -m {group}={','.join(filter(None, names))}."
             )
-        for name in names:
+        for name in filter(None, names):
             folder, _, last = name.removesuffix(".yaml").rpartition("/")
             if last in (self._groups.get(f"{group}/{folder}", []) if folder else options):
                 continue
             free = " Any other checkpoint: model.name=<name or folder>." if group == "model" else ""
             self.problems.append(
-                f"{_shown(override)}: {group} has no option '{name}'.{did_you_mean(name, options)}\n"
+                f"{shown(override)}: {group} has no option '{name}'.{did_you_mean(name, options)}\n"
                 f"    The options: {_listed(options)}.{free}"
             )
 
-    def together(self, parsed: Sequence[Override]) -> None:
+    def _nothing(self, override: Override, group: str) -> None:
+        """Answer ``group=null`` and ``~group``; Hydra knows the second only, and not for a list."""
+        if group in SEVERAL:
+            way = f"To choose none, write '{group}=[]'."
+        elif self._primary.choices.get(group, "") is None:
+            way = "Nothing is chosen there unless you say so; leave it out."
+        elif group in top_level_keys():
+            way = f"'{self._command}' needs one.\n    The options: {_listed(self._groups[group])}."
+        elif not override.is_delete():
+            way = f"To choose none, write '~{group}'."
+        else:
+            return
+        self.problems.append(f"{shown(override)}: {group} cannot be left empty like this. {way}")
+
+    def together(self, right: Sequence[Override], *, complete: bool) -> None:
         """Compose the choices and check that each value has a place in them.
 
         Args:
-            parsed: The overrides, each right by itself.
+            right: The overrides that are right by themselves.
+            complete: Whether no value may be missing.
         """
-        choices = [one for one in parsed if one.key_or_group in self._groups]
-        try:
-            base = compose(self._command, overrides=[*self._searchpath, *map(_first_point, choices)])
-        except HydraException as error:
-            self.problems.append(_plain_message(error))
-            return
-        if any(one.is_sweep_override() for one in choices):
+        choices = [one for one in right if self._chooses(one)]
+        if len(choices) == len(right) and not complete:
+            return  # nothing to place
+        base = self._compose(choices)
+        if base is None or any(one.is_sweep_override() for one in choices):
             return  # a key may have its place under another point of the sweep
         plain = OmegaConf.to_container(base, resolve=False, throw_on_missing=False)
         assert isinstance(plain, dict)
-        for one in parsed:
-            if one.key_or_group not in self._groups and not one.is_delete():
-                self._place({str(key): node for key, node in plain.items()}, one)
+        placed, unlisted = list(choices), False
+        for one in right:
+            if self._chooses(one):
+                continue
+            before = len(self.problems)
+            for parts, value in [] if one.is_delete() else leaves(one):
+                unlisted |= self._place({str(key): node for key, node in plain.items()}, one, parts, value)
+            if len(self.problems) == before:
+                placed.append(one)
+        if complete and not self._multirun:
+            self._values(base, placed, signatures=unlisted and bool(self.problems))
 
-    def _place(self, base: dict[str, Any], override: Override) -> None:
-        parts = override.key_or_group.split(".")
-        if len(parts) == 1 and (override.is_add() or override.is_force_add()):
+    def _compose(self, overrides: Sequence[Override]) -> DictConfig | None:
+        try:
+            return compose(self._command, overrides=[*self._searchpath, *map(first_point, overrides)])
+        except (HydraException, yaml.YAMLError) as error:
+            problem = plain_message(error)
+        if not self.problems:  # else it may only follow from what is left out
+            self.problems.append(problem)
+        return None
+
+    def _values(self, base: DictConfig, right: Sequence[Override], *, signatures: bool) -> None:
+        """Find values that are missing, and, asked for, keys that no signature has."""
+        if not signatures and not self._missing(base):
             return
+        if (cfg := self._compose(right)) is None:
+            return
+        if not signatures:
+            self.problems.extend(self._missing(cfg))
+            return
+        try:
+            check_config(cfg)
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+
+    def _missing(self, cfg: DictConfig) -> list[str]:
+        if self._primary.trains:
+            return missing_values(cfg)
+        # Another command's data may leave open what only training needs.
+        meanings = {key: self._primary.comments.get(key, "") for key in self._primary.values}
+        return [
+            f"{key}: a value is needed here{meaning and f' ({meaning})'}. Set {key}=..."
+            for key, meaning in meanings.items()
+            if OmegaConf.is_missing(cfg, key)
+        ]
+
+    def _place(self, base: dict[str, Any], override: Override, parts: Sequence[str], value: Any) -> bool:
+        """Check that a key has a place; return whether only the signature of a part can tell."""
         node: Any = base
         for depth, part in enumerate(parts):
             path = ".".join(parts[:depth])
             if path in SEVERAL:
                 node = node or {}  # nothing is chosen
-            elif not isinstance(node, dict) or not node or "_target_" in node:
-                return  # a part, whose signature check_config reads; or open, because nothing is said of it
+                if override.is_add():
+                    return True  # one of the user's own
+            elif not isinstance(node, dict) or not node:
+                return False  # open, because nothing is said of it
+            elif "_target_" in node:
+                return part not in node
             if part not in node:
-                self._no_place(override, path, part, list(node))
-                return
+                if path or not (override.is_add() or override.is_force_add()):
+                    self._no_place(override, path, part, list(node))
+                return False
             node = node[part]
+        wrong = wrong_kind(value, node) if len(parts) == 1 and not override.is_sweep_override() else None
+        if wrong is not None:
+            self.problems.append(f"{shown(override)}: '{value}' {wrong}.")
+        return False
 
     def _no_place(self, override: Override, path: str, part: str, known: list[str]) -> None:
         near = did_you_mean(part, known)
@@ -251,53 +320,28 @@ class _Check:
             chosen = ", ".join(known) or "none"
             can = part in self._groups.get(path, [])
             way = f" Choose it: '{path}=[{','.join([*known, part])}]'." if can else ""
-            self.problems.append(
-                f"{_shown(override)}: '{part}' is not among the chosen {path} ({chosen}).{near or way}"
-            )
+            self.problems.append(f"{shown(override)}: '{part}' is not among the chosen {path} ({chosen}).{near or way}")
         elif path:
-            self.problems.append(
-                f"{_shown(override)}: {path} has no key '{part}'.{near}\n    It has: {_listed(known)}."
-            )
+            self.problems.append(f"{shown(override)}: {path} has no key '{part}'.{near}\n    It has: {_listed(known)}.")
         else:
             self.problems.append(
-                f"{_shown(override)}: '{self._command}' has no key '{part}'.{near}\n    It has: {_listed(known)}."
+                f"{shown(override)}: '{self._command}' has no key '{part}'.{near}\n    It has: {_listed(known)}."
             )
 
 
-def _legal_keys(command: str, user: Sequence[Path]) -> dict[str, None]:
-    """Return the top-level keys of a command: its own, and Root's where it lists root_schema."""
-    primary = catalog.primary(command, user)
-    own = catalog.read_yaml(primary) if primary else {}
-    closed = top_level_keys() if "root_schema" in own.get("defaults", []) else ()
-    return dict.fromkeys([*closed, *(key for key in own if key != "defaults")])
+def plain_message(error: HydraException | yaml.YAMLError) -> str:
+    """Say why Hydra cannot compose a configuration.
 
+    Args:
+        error: What it raised.
 
-def _option_names(override: Override) -> list[str]:
-    if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        return []
-    values: list[Any]
-    if override.is_sweep_override():
-        values = list(override.sweep_iterator()) if override.is_discrete_sweep() else []
-    else:
-        values = [override.value()]
-    flat = [name for value in values for name in (value if isinstance(value, list) else [value])]
-    return [name.text if isinstance(name, QuotedString) else str(name) for name in flat if name is not None]
-
-
-def _first_point(override: Override) -> str:
-    text = override.input_line or ""
-    if not override.is_sweep_override():
-        return text
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-
-
-def _plain_message(error: HydraException) -> str:
+    Returns:
+        Its words, with those of what caused it; file and place for a file that is no YAML.
+    """
+    if isinstance(error, yaml.YAMLError):
+        return f"a config file is no valid YAML. {error}"
     cause = f"\n{error.__cause__}" if error.__cause__ is not None else ""
     return f"{error}{cause}".strip()
-
-
-def _shown(override: Override) -> str:
-    return clean_overrides([override.input_line or override.key_or_group])[0]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -20,18 +20,21 @@ GROUPS: Mapping[str, str] = {
     "data/split": "Which rows train, validate and test: as they come, held out, folds.",
     "task/loss": "What the task minimises.",
     "experiment": "A whole setting that can be repeated by its name.",
-    "sweep": "A search space: with -m, one job a point.",
+    "sweep": "A search space: one job a point.",
     "debug": "Short runs that find bugs; errors come with their traceback.",
     "hydra": "How Hydra itself behaves: folders, logging, sweeper, launcher.",
 }
 """Groups that are no key of their own, with what they choose."""
+
+PARTS = ("task", "data", "model", "peft", "optimizer", "param_groups", "scheduler", "module", "trainer")
+"""Keys without which nothing can be trained."""
 
 
 @dataclass
 class Root:
     """Every legal top-level key of a training configuration. Nodes are free: their targets are the schema."""
 
-    seed: Any = None
+    seed: Any = 0
     """Seed of everything random: data order, new heads, dropout. 0 is a seed."""
 
     task: Any = None
@@ -47,7 +50,7 @@ class Root:
     """What of the model is trained: everything, its head, or an adapter."""
 
     objective: Any = None
-    """What is added to the loss of a batch; several, the first outermost."""
+    """What is added to the loss of a batch; the first is the outermost."""
 
     optimizer: Any = None
     """The update rule, its learning rate and weight decay."""
@@ -65,10 +68,10 @@ class Root:
     """Lightning's Trainer: epochs, devices, precision, accumulation, clipping."""
 
     callbacks: Any = None
-    """What happens at moments of training; several."""
+    """What happens at moments of training."""
 
     logger: Any = None
-    """Where metrics go; several."""
+    """Where metrics go."""
 
     run: Any = None
     """Name, tags and notes of the run."""
@@ -76,17 +79,37 @@ class Root:
     paths: Any = None
     """Folders: where data sets lie, where runs are written."""
 
-    resume: Any = None
-    """A run's folder or id, to train on from its last checkpoint."""
+    resume: Any = False
+    """true goes on with the run that run=<folder or id> names, from its last checkpoint."""
 
     ckpt_path: Any = None
-    """A checkpoint to train on from."""
+    """A checkpoint whose weights, optimizer and step a new run starts from."""
 
     offline: Any = False
-    """true keeps off model and data hubs."""
+    """true stays off model and data hubs."""
 
     trust: Any = field(default_factory=list)
     """Packages besides ours whose classes a run's saved configuration may build."""
+
+
+def wrong_kind(value: Any, default: Any) -> str | None:
+    """Say what is wrong with the value of a top-level key, judged by its default.
+
+    Args:
+        value: The value, as plain Python.
+        default: What it replaces. Only a switch, a whole number or a list says what belongs there.
+
+    Returns:
+        The rest of a sentence that begins with the value; None if nothing is wrong.
+    """
+    if isinstance(default, bool):
+        return None if isinstance(value, bool | None) else "is neither true nor false"
+    if isinstance(default, int):
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+        return None if whole else f"is no whole number from 0 to {2**32 - 1}"
+    if isinstance(default, list):
+        return None if isinstance(value, list) else f"is no list. Write [{value}]"
+    return None
 
 
 def top_level_keys() -> tuple[str, ...]:

@@ -7,13 +7,13 @@ stays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -28,6 +28,7 @@ from graft import paths
 from graft.config.catalog import user_folders
 from graft.config.resolvers import register_resolvers
 from graft.config.root import Root
+from graft.config.versions import version_base
 
 _folders: ContextVar[tuple[Path, ...]] = ContextVar("graft_user_folders", default=())
 
@@ -51,11 +52,7 @@ class UserFolders(SearchPathPlugin):
             search_path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="main"))
 
 
-def version_base() -> dict[str, Any]:
-    """Return the ``version_base`` argument that this Hydra wants: 1.3 needs one, 1.4 deprecates it."""
-    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-
-
+@functools.cache
 def register() -> None:
     """Make resolvers, root schema and search path plugin known to Hydra; calling it again changes nothing."""
     register_resolvers()

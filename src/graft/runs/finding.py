@@ -38,7 +38,7 @@ def find_run(ref: str | Path, logs: Path) -> Path:
         raise CheckpointError(
             f"{folder}: has no checkpoint, so there are no weights to load. {_what_became_of(folder)} Train it again."
         )
-    return folder
+    return folder.absolute()
 
 
 def _locate(ref: str, logs: Path) -> Path:
@@ -55,7 +55,7 @@ def _locate(ref: str, logs: Path) -> Path:
     if found:
         listed = "\n".join(f"    {run}" for run in found)
         raise CheckpointError(f"run: '{ref}' means {len(found)} runs. Give one of these folders:\n{listed}")
-    near = did_you_mean(ref, [run.name for run in runs])
+    near = did_you_mean(ref, [word for run in runs for word in (run.name, _hash_of(run.name))])
     raise CheckpointError(
         f"run: there is no folder '{ref}', and no run of that name or hash among the {len(runs)} in "
         f"{logs}.{near} Give a run's folder or the name of one."
@@ -67,17 +67,35 @@ def _ends_with_hash(name: str, ref: str) -> bool:
     return re.fullmatch(rf".*_{re.escape(ref)}(-\d+)?", name) is not None
 
 
+def _hash_of(name: str) -> str:
+    return re.sub(r"-\d+$", "", name.rpartition("_")[2])
+
+
 def _what_became_of(folder: Path) -> str:
     status = read_status(folder)
     state, reason = status.get("state"), status.get("reason")
     if state == "running":
-        alive = status.get("host") == socket.gethostname() and _is_alive(status.get("pid"))
-        return "It is still running." if alive else "It was cut off while running."
+        return "It is still running." if running_process(folder) else "It was cut off while running."
     return f"It ended as '{state}'" + (f": {reason}." if reason else ".") if state else "It has no status."
 
 
-def _is_alive(pid: Any) -> bool:
-    if not isinstance(pid, int):
+def running_process(folder: Path) -> int | None:
+    """Return the process that is running a run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        Its number; None when the run ended, was cut off, or runs on another machine.
+    """
+    status = read_status(folder)
+    pid = status.get("pid")
+    here = status.get("state") == "running" and status.get("host") == socket.gethostname()
+    return pid if here and isinstance(pid, int) and _is_alive(pid) else None
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():  # a killed run's number was given to this process, as a container does it
         return False
     try:
         os.kill(pid, 0)

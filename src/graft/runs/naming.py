@@ -18,8 +18,8 @@ def content_hash(config: Mapping[str, Any]) -> str:
         config: The resolved configuration, as plain values.
 
     Returns:
-        8 hexadecimal digits; the same for configurations that differ only in names, places, loggers or in how
-        the run was started.
+        8 hexadecimal digits, the first a letter; the same for configurations that differ only in names, places,
+        loggers or in how the run was started.
     """
     return _digest({key: value for key, value in config.items() if key not in _NO_INFLUENCE})
 
@@ -31,14 +31,17 @@ def group_hash(config: Mapping[str, Any]) -> str:
         config: The resolved configuration, as plain values.
 
     Returns:
-        8 hexadecimal digits.
+        8 hexadecimal digits, the first a letter.
     """
     return content_hash({key: value for key, value in config.items() if key != "seed"})
 
 
 def _digest(value: Any) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:8]
+    digits = hashlib.sha256(canonical.encode("ascii")).hexdigest()
+    # With a digit first, a command line could take it for a number: 12345678, or 1234567e8.
+    found = re.search("[a-f][0-9a-f]{7}", digits)
+    return found[0] if found else f"a{digits[:7]}"
 
 
 def run_name(
@@ -55,11 +58,12 @@ def run_name(
         overrides: What the command line changed, as ``key=value``.
         defaults: The default option of each group and value of each key; without it, a choice counts when the
             command line made it.
-        longest: At most so many characters; what does not fit is left out whole, with ``...`` at the end.
+        longest: At most so many characters; where there are more, the longest parts are left out first, with ``...``
+            at the end.
 
     Returns:
-        The experiment and the chosen options, then the changed values by the last part of their key;
-        ``default`` when nothing differs.
+        The experiment and the chosen options, then the changed values by the last part of their key, a path by its
+        last part too; ``default`` when nothing differs.
     """
     defaults = defaults or {}
     given = dict(_split_override(override) for override in overrides)
@@ -76,7 +80,7 @@ def run_name(
         for key, value in given.items()
         if key not in choices and not _unnamed(key) and str(defaults.get(key)) != value
     }
-    parts += [f"{_short(key, changed)}={value}" for key, value in changed.items()]
+    parts += [f"{_short(key, changed)}={value.rpartition('/')[2] or value}" for key, value in changed.items()]
     return _fit(parts, longest) or "default"
 
 
@@ -123,11 +127,11 @@ def _fit(parts: Sequence[str], longest: int) -> str:
     whole = " ".join(parts)
     if len(whole) <= longest:
         return whole
-    kept: list[str] = []
-    for part in parts:
-        if len(" ".join([*kept, part, "..."])) > longest:
-            break
-        kept.append(part)
+    kept = list(parts)
+    # A short part is a learning rate or a seed, which tells runs apart; a long one is a list or a text.
+    while kept and len(" ".join([*kept, "..."])) > longest:
+        last_longest = max(range(len(kept)), key=lambda index: (len(kept[index]), index))
+        del kept[last_longest]
     return " ".join([*kept, "..."]) if kept else whole[: longest - 3] + "..."
 
 

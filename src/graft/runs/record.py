@@ -1,10 +1,12 @@
 """What a run leaves behind, so that its folder explains it: ``logs/<name>/<date>_<time>_<hash>/``.
 
 ================  =================================================================================
-config.yaml       the resolved configuration; the run is rebuilt from it, in any process
+config.yaml       the resolved configuration; the run is rebuilt from it, in any process. A resumed run may
+                  change it; its status says what was changed
 overrides.yaml    what the command line changed
 choices.yaml      which option each group was given
 env.json          versions, git state, hardware, the command
+data_info.json    label names, sizes and the fingerprint of the data
 status.json       running, done, failed, interrupted or preempted; why, when, which process
 traceback.txt     of a failure
 metrics.json      final values, of the best checkpoint's validation and of the test; history of validations
@@ -28,8 +30,10 @@ from typing import Any, Literal, Self, final
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from graft.atomic import write_json, write_text
+from graft.data.info import DataInfo
 from graft.errors import CheckpointError
 from graft.log import get_logger
 from graft.runs.environment import environment
@@ -37,8 +41,10 @@ from graft.runs.finding import find_run, read_status
 from graft.runs.naming import content_hash, group_hash, option_text, run_name, safe_name
 
 __all__ = [
+    "RUN_DIR",
     "RunRecord",
     "content_hash",
+    "exit_status",
     "find_run",
     "group_hash",
     "open_run",
@@ -53,6 +59,9 @@ log = get_logger(__name__)
 
 State = Literal["running", "done", "failed", "interrupted", "preempted"]
 
+RUN_DIR = "GRAFT_RUN_DIR"
+"""Environment variable that tells the further processes of a run its folder."""
+
 _SIGTERM = 143  # 128 + 15, what a process ended by SIGTERM exits with
 
 
@@ -62,13 +71,16 @@ class RunRecord:
 
     Args:
         folder: The run's folder.
+        writes: Whether this is the process that keeps the record; the run's other processes only need the folder.
 
     Attributes:
         dir: The run's folder.
+        writes: As given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.dir = folder
+        self.writes = writes
         self._status: dict[str, Any] = {}
 
     @property
@@ -93,7 +105,16 @@ class RunRecord:
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
-        write_json(self.dir / "status.json", self._status)
+        self._write("status.json", self._status)
+
+    def describe_data(self, info: DataInfo) -> None:
+        """Write what is known of the data.
+
+        Args:
+            info: Label names, sizes, fingerprint.
+        """
+        if self.writes:
+            write_text(self.dir / "data_info.json", info.to_json() + "\n")
 
     def finish(self, metrics: Mapping[str, float], *, history: Sequence[Mapping[str, float]] = ()) -> None:
         """Write the final metrics.
@@ -104,7 +125,7 @@ class RunRecord:
         """
         test = {name: value for name, value in metrics.items() if name.startswith("test/")}
         best = {name: value for name, value in metrics.items() if name not in test}
-        write_json(self.dir / "metrics.json", {"best": best, "test": test, "history": list(history)})
+        self._write("metrics.json", {"best": best, "test": test, "history": list(history)})
 
     def close(self, state: State, reason: str | None = None) -> None:
         """Note how the run ended.
@@ -114,7 +135,11 @@ class RunRecord:
             reason: Why, in one line.
         """
         self._status |= {"state": state, "reason": reason, "ended": _now()}
-        write_json(self.dir / "status.json", self._status)
+        self._write("status.json", self._status)
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+        if self.writes:
+            write_json(self.dir / name, value)
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +152,7 @@ class RunRecord:
             return
         state, reason = _how_it_ended(error)
         try:
-            if state == "failed":
+            if state == "failed" and self.writes:
                 write_text(self.dir / "traceback.txt", "".join(traceback.format_exception(kind, error, trace)))
             self.close(state, reason)
         except OSError as failure:  # a full disk, perhaps the very reason; it must not hide the error
@@ -154,7 +179,7 @@ def open_run(
     Returns:
         The record, in the state ``running``.
     """
-    group = safe_name(name or option_text(choices.get("experiment")) or "runs")
+    group = safe_name(str(name) if name is not None else option_text(choices.get("experiment")) or "runs")
     stem = f"{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{content_hash(config)}"
     folder = _make_folder(logs / group, stem)
     write_text(folder / "config.yaml", _to_yaml(config))
@@ -166,20 +191,19 @@ def open_run(
     return record
 
 
-def reopen_run(folder: Path, *, changes: Sequence[str] = ()) -> RunRecord:
+def reopen_run(folder: Path, config: Mapping[str, Any], *, changes: Sequence[str] = ()) -> RunRecord:
     """Take up a run again in its own folder, to resume it.
 
     Args:
         folder: The run's folder.
-        changes: Settings that differ from its configuration, noted in its status.
+        config: Its configuration with the changes, which replaces the one in the folder.
+        changes: The settings that differ from it, noted in the run's status.
 
     Returns:
-        The record, in the state ``running``; its configuration is left as it was.
-
-    Raises:
-        CheckpointError: If the folder is no run.
+        The record, in the state ``running``.
     """
-    read_config(folder)
+    if changes:
+        write_text(folder / "config.yaml", _to_yaml(config))
     record = RunRecord(folder)
     record.start(changes)
     return record
@@ -202,8 +226,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: has no config.yaml, so it is no run, or was cut off at its start.")
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({_one_line(error)}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({_one_line(error)}). Copy the run again, or train it again."
+        ) from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: is not a mapping, so it is no run's configuration.")
     return {str(key): value for key, value in config.items()}
@@ -243,6 +269,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the exit status of a process that an error ends.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        130 for an interrupt, 143 for a termination signal, 1 for a failure.
+    """
+    return {"interrupted": 130, "preempted": _SIGTERM}.get(_how_it_ended(error)[0], 1)
 
 
 def _how_it_ended(error: BaseException) -> tuple[State, str]:

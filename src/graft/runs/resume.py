@@ -27,7 +27,7 @@ from graft.runs.load import checkpoint_to_go_on_from, read_info, read_saved
 
 ALLOWED = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.log_every_n_steps"),
-    *("trainer.accelerator", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
+    *("trainer.accelerator", "data.num_workers", "data.eval_batch_size"),
     *("callbacks", "logger", "offline"),
 )
 """Keys, with everything below them, that a resumed run may change."""
