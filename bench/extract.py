@@ -93,7 +93,14 @@ def settings_of(cfg: DictConfig, run: Any) -> dict[str, Any]:
     model = cfg.model
     epochs = value(cfg.trainer, "max_epochs")
     return {
-        "model": str(resolve(model.name, package=model.get("package"), revision=model.get("revision"), offline=True)),
+        "model": str(
+            resolve(
+                model.name,
+                package=(model.get("packages") or {}).get(model.name),
+                revision=model.get("revision"),
+                offline=True,
+            )
+        ),
         "problem": value(cfg.task, "problem"),
         "threshold": value(cfg.task, "threshold"),
         "max_length": value(cfg.task, "max_length"),

