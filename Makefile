@@ -28,10 +28,10 @@ demo: $(VENV)/.core  ## install and fine-tune MiniLM on the shipped financial ne
 	$(BIN)/graft train
 
 test: $(VENV)/.dev  ## install and run the test suite (fast tests)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/.dev  ## the tests marked slow
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'slow and not gpu and not network'
 
 lint: $(VENV)/.dev  ## style, types, layers, spelling
 	$(BIN)/ruff check .

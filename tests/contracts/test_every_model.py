@@ -61,7 +61,7 @@ def test_a_checkpoint_out_of_reach_gives_one_error_with_all_ways_out(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    cfg = config(f"model={model}", settings={"offline": True, "model.package": None})
+    cfg = config(f"model={model}", settings={"offline": True, "model.packages": None})
     source: ModelSpec = complete(cfg.model, offline=True, seed=0)
     assert (source.name.count("/"), source.offline, source.seed) == (1, True, 0)
     with pytest.raises(ConfigError) as caught:
