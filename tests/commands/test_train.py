@@ -338,6 +338,31 @@ def test_termination_is_noted_as_preemption_and_told_to_wandb(tmp_path: Path) ->
     assert WandbFile(file).exit_code == 143
 
 
+def test_termination_while_the_data_is_read_is_noted_too(tmp_path: Path) -> None:
+    (tmp_path / "slow_source.py").write_text(
+        "import os, signal, time\n"
+        "class Slow:\n"
+        "    def __init__(self, splits):\n"
+        "        pass\n"
+        "    def load(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+    )
+    program = [sys.executable, "-m", "graft", "train", "model=tiny_bert", "logger=[]", "callbacks=[]"]
+    done = subprocess.run(
+        [*program, "data=in_memory", "data.source._target_=slow_source.Slow", "data.source.splits={}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 143, done.stderr
+    (folder,) = (tmp_path / "logs").glob("*/*")
+    assert (status(folder)["state"], status(folder)["reason"]) == ("preempted", "stopped by SIGTERM")
+
+
 def test_killed_run_leaves_a_folder_that_can_be_read_and_resumed(tmp_path: Path) -> None:
     command, folder = begun(tmp_path, "logger=[csv]")
     command.send(signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,11 +136,29 @@ def _prepare(
         "job_type": "train",
         "tags": [tags] if isinstance(tags, str) else list(tags),
     }
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    run = build_run(cfg, run_dir=folder, about=about, tell=tell)
-    _refuse_processes_in_a_sweep(run.trainer)
-    run.data.setup("fit")
+    with _terminable():
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        run = build_run(cfg, run_dir=folder, about=about, tell=tell)
+        _refuse_processes_in_a_sweep(run.trainer)
+        run.data.setup("fit")
     return run
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as an exit, which the run's record sees; while fitting, Lightning listens to it."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not this thread's to catch
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_processes_in_a_sweep(trainer: pl.Trainer) -> None:
