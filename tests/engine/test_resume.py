@@ -37,9 +37,9 @@ def unbroken(name: str) -> End:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_run_cut_off_twice_ends_as_the_unbroken_one(name: str, tmp_path: Path) -> None:
-    # Within the first epoch, behind a checkpoint; then soon after going on.
-    assert_same_end(run_to_end(tmp_path, SETTINGS[name], cut_at=(5, 3)), unbroken(name))
+def test_a_run_cut_off_three_times_ends_as_the_unbroken_one(name: str, tmp_path: Path) -> None:
+    # Before the first checkpoint; within the first epoch, behind one; then soon after going on.
+    assert_same_end(run_to_end(tmp_path, SETTINGS[name], cut_at=(1, 5, 3)), unbroken(name))
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def test_fifty_steps_have_the_losses_of_a_plain_loop(tiny_bert: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("peft", "lr"), [("full", 1e-4), ("lora", 1e-3)])
+@pytest.mark.parametrize(("peft", "lr"), [("full", 1e-4), ("lora", 5e-3)])
 def test_fifty_steps_of_minilm_on_sst2_have_the_losses_of_a_plain_loop(
     minilm: str, shared: Path, tmp_path: Path, peft: str, lr: float
 ) -> None:

@@ -12,17 +12,18 @@ from typing import Any
 from graft.errors import CheckpointError, did_you_mean
 
 
-def find_run(ref: str | Path, logs: Path) -> Path:
+def find_run(ref: str | Path, logs: Path, *, with_weights: bool = True) -> Path:
     """Return a run's folder.
 
     Args:
         ref: The folder; or its name, or the hash at the end of its name, or ``<group>/<name>``, below
             ``logs``.
         logs: The folder of all runs.
+        with_weights: Whether it must have a checkpoint.
 
     Returns:
-        A folder with a configuration and at least one checkpoint. The run may still be going on, or may have
-        failed after its first checkpoint.
+        A folder with a configuration and, unless not wanted, at least one checkpoint. The run may still be going on, or
+        may have failed.
 
     Raises:
         CheckpointError: If there is no such run, there are several, or it was cut off before its first
@@ -34,7 +35,7 @@ def find_run(ref: str | Path, logs: Path) -> Path:
             f"{folder}: has no config.yaml, so it is no run, or was cut off at its start. "
             "Give the folder of a training run; 'graft train' prints it."
         )
-    if not any((folder / "checkpoints").glob("*.ckpt")):
+    if with_weights and not any((folder / "checkpoints").glob("*.ckpt")):
         raise CheckpointError(
             f"{folder}: has no checkpoint, so there are no weights to load. {_what_became_of(folder)} Train it again."
         )

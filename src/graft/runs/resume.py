@@ -17,13 +17,17 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from graft.atomic import write_text
 from graft.config.check import check_config
 from graft.config.compat import check_parts
 from graft.data.info import DataInfo
 from graft.engine.checkpoint import read_checkpoint
 from graft.errors import CheckpointError, ConfigError, DataError
+from graft.log import get_logger
 from graft.runs.finding import find_run, running_process
 from graft.runs.load import checkpoint_to_go_on_from, read_info, read_saved
+
+log = get_logger(__name__)
 
 ALLOWED = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.log_every_n_steps"),
@@ -45,7 +49,7 @@ class TakenUp:
         changes: What the command line changed now.
         choices: The option of each group.
         overrides: What the command line changed at its start.
-        checkpoint: The file to go on from.
+        checkpoint: The file to go on from; None begins again, since the run was cut off before its first.
     """
 
     dir: Path
@@ -53,7 +57,7 @@ class TakenUp:
     changes: Sequence[str]
     choices: Mapping[str, Any]
     overrides: Sequence[str]
-    checkpoint: Path
+    checkpoint: Path | None
 
 
 def take_up(asked: DictConfig, overrides: Sequence[str], *, joining: bool = False) -> TakenUp:
@@ -68,12 +72,12 @@ def take_up(asked: DictConfig, overrides: Sequence[str], *, joining: bool = Fals
         What is needed to go on.
 
     Raises:
-        CheckpointError: If there is no such run, no checkpoint to go on from, or it is still going on.
+        CheckpointError: If there is no such run, all its checkpoints are damaged, or it is still going on.
         ConfigError: If ``run`` names none, or a change would make it another experiment or end it in the past.
     """
     if asked.run is None or OmegaConf.is_config(asked.run):
         raise ConfigError("resume: say which run, as in graft train run=<folder or id> resume=true.")
-    folder = find_run(str(asked.run), Path(asked.paths.logs))
+    folder = find_run(str(asked.run), Path(asked.paths.logs), with_weights=False)
     if not joining and (pid := running_process(folder)):
         raise CheckpointError(f"{folder}: the run is still going on, in process {pid}. Wait for it, or end it first.")
     cfg = read_saved(folder, trust=list(asked.trust or []))
@@ -82,8 +86,11 @@ def take_up(asked: DictConfig, overrides: Sequence[str], *, joining: bool = Fals
     cfg.resume, cfg.ckpt_path = False, None
     check_config(cfg)
     check_parts(cfg)
-    checkpoint = checkpoint_to_go_on_from(folder)
-    _check_not_behind(cfg, checkpoint)
+    checkpoint = checkpoint_to_go_on_from(folder) if any((folder / "checkpoints").glob("*.ckpt")) else None
+    if checkpoint is None:
+        log.info("%s was cut off before its first checkpoint; it begins again", folder)
+    else:
+        _check_not_behind(cfg, checkpoint)
     return TakenUp(
         dir=folder,
         cfg=cfg,
@@ -104,6 +111,8 @@ def check_same_data(folder: Path, info: DataInfo) -> None:
     Raises:
         DataError: If its content differs.
     """
+    if not (folder / "data_info.json").is_file():  # cut off before the data was read
+        write_text(folder / "data_info.json", info.to_json() + "\n")
     before = read_info(folder)
     if before.fingerprint != info.fingerprint:
         raise DataError(
