@@ -119,20 +119,17 @@ class FineTuneModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Put optimizers that average weights on the training weights."""
-        follow(self._own_optimizers(), training=True)
+        follow(self.trainer.optimizers, training=True)
 
     def on_train_end(self) -> None:
         """Leave the weights that are evaluated in the model, before anything else is loaded into it."""
-        follow(self._own_optimizers(), training=False)
-
-    def _own_optimizers(self) -> Sequence[Optimizer]:
-        return self.trainer.optimizers
+        follow(self.trainer.optimizers, training=False)
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         """Start a pass with fresh metrics, on the weights that will be used."""
-        follow(self._own_optimizers(), training=False)
+        follow(self.trainer.optimizers, training=False)
         self._start("val")
 
     def on_test_epoch_start(self) -> None:
@@ -155,7 +152,7 @@ class FineTuneModule(LightningModule):
 
     def on_validation_end(self) -> None:
         """Go back to the training weights."""
-        follow(self._own_optimizers(), training=self._fitting())
+        follow(self.trainer.optimizers, training=self._fitting())
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the whole split, computed once."""
@@ -186,7 +183,7 @@ class FineTuneModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trained, and say which base it belongs to."""
-        model, optimizers = self._built(), self._own_optimizers()
+        model, optimizers = self._built(), self.trainer.optimizers
         state = trainable_state(model)
         if any(isinstance(one, ModeAware) for one in optimizers):
             # Such an optimizer trains at one point and evaluates at another; a checkpoint holds the second.

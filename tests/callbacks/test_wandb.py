@@ -22,7 +22,7 @@ import graft.callbacks.wandb as module
 from graft.callbacks.predictions import Predictions, read_predictions
 from graft.callbacks.wandb import Wandb, unreachable
 from tests.callbacks.toy_run import NAMES, ToyModule, loader, trainer
-from tests.callbacks.wandb_file import WandbFile, offline_runs
+from tests.callbacks.wandb_file import WandbFile, offline_runs, read_finished
 
 CONFIG = {"model": {"name": "tiny", "layers": [1, 2]}, "optimizer": {"lr": 3e-4}, "seed": 0, "note": None}
 
@@ -36,7 +36,7 @@ def run_once(run_dir: Path, *, exit_code: int = 0, **about: Any) -> WandbFile:
     run.test(toy, loader(), verbose=False)
     logger.close(exit_code)
     [path] = offline_runs(run_dir)
-    return WandbFile(path)
+    return read_finished(path)
 
 
 @pytest.fixture(scope="module")

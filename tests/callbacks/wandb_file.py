@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +57,35 @@ class WandbFile:
             match record.WhichOneof("record_type"):
                 case "run":
                     self.run = record.run
-                    self.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+                    _update(self.config, record.run.config.update)
+                case "config":
+                    _update(self.config, record.config.update)
                 case "history":
-                    row: dict[str, Any] = {}
-                    for item in record.history.item:
-                        _put(row, list(item.nested_key) or [item.key], json.loads(item.value_json))
-                    self.history.append(row)
+                    self.history.append({})
+                    _update(self.history[-1], record.history.item)
                 case "summary":
-                    for item in record.summary.update:
-                        _put(self.summary, list(item.nested_key) or [item.key], json.loads(item.value_json))
+                    _update(self.summary, record.summary.update)
                 case "metric":
                     self.metrics[record.metric.name or record.metric.glob_name] = record.metric
                 case "exit":
                     self.exit_code = record.exit.exit_code
 
 
-def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
+def read_finished(path: Path, *, seconds: float = 30.0) -> WandbFile:
+    """Read a run's file once its last record is there: wandb's own process writes it, perhaps a moment after us."""
+    end = time.monotonic() + seconds
+    while (file := WandbFile(path)).exit_code is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return file
+
+
+def _update(tree: dict[str, Any], items: Iterable[Any]) -> None:
+    for item in items:
+        *above, key = list(item.nested_key) or [item.key]
+        place = tree
+        for name in above:
+            place = place.setdefault(name, {})
+        place[key] = json.loads(item.value_json)
 
 
 def offline_runs(run_dir: Path) -> list[Path]:

@@ -13,17 +13,15 @@ import pytest
 import torch
 
 from tests.commands.shell import Ended, graft
-from tests.commands.tiny_run import TinyRun, contents, rows, trained, write_csv, write_data
+from tests.commands.tiny_run import TinyRun, contents, rows, untouched, write_csv, write_data
 
 QUICK = ("model=tiny_bert", "trainer=smoke", "trainer.accelerator=cpu", "logger=[csv,wandb]")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
-    made = trained(tmp_path_factory.getbasetemp())
-    before = contents(made.dir)
-    yield made
-    assert contents(made.dir) == before, "a command that was refused wrote into a finished run"
+    with untouched(tmp_path_factory.getbasetemp(), "a command that was refused wrote into a finished run") as made:
+        yield made
 
 
 def refused(ended: Ended, kind: str, *said: str) -> str:

@@ -22,7 +22,7 @@ from graft.config.compose import compose_config, load_config
 from graft.data.sampling import WINDOW
 from graft.errors import ConfigError, DataError
 from tests.commands.shell import Command, graft
-from tests.commands.tiny_run import TinyRun, contents, one_thread, rows, trained, write_csv, write_data
+from tests.commands.tiny_run import TinyRun, one_thread, rows, untouched, write_csv, write_data
 
 CHUNK = 8 * WINDOW  # rows that are read, predicted and written together; the run evaluates 8 at a time
 
@@ -35,10 +35,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
-    made = trained(tmp_path_factory.getbasetemp())
-    before = contents(made.dir)
-    yield made
-    assert contents(made.dir) == before, "predicting wrote into the run's folder"
+    with untouched(tmp_path_factory.getbasetemp(), "predicting wrote into the run's folder") as made:
+        yield made
 
 
 def predicted(run: TinyRun, path: Path | str, output: Path, *overrides: str) -> list[dict[str, Any]]:

@@ -150,3 +150,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def untouched(base: Path, complaint: str) -> Iterator[TinyRun]:
+    """The shared run, whose folder must be at the end what it was; ``complaint`` says what changed it."""
+    made = trained(base)
+    before = contents(made.dir)
+    yield made
+    assert contents(made.dir) == before, complaint

@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from graft.build import Run, build_run
 from graft.config.catalog import Option, list_options
-from graft.config.overrides import rewrite_overrides
 from graft.config.root import SEVERAL
 from graft.config.search import session
+from graft.config.written import rewrite_overrides
 
 OPTIONS: list[Option] = [option for group in list_options().values() for option in group.values()]
 """Every YAML in ``conf/`` that can be chosen."""

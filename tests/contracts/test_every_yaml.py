@@ -19,8 +19,9 @@ from graft.commands.arguments import read_arguments
 from graft.config.catalog import Option, header, read_yaml
 from graft.config.check import check_config
 from graft.config.compat import check_parts
-from graft.config.overrides import check_overrides, rewrite_overrides
+from graft.config.overrides import check_overrides
 from graft.config.targets import find
+from graft.config.written import rewrite_overrides
 from graft.errors import ConfigError
 from tests.contracts.parts import OPTIONS, assembled, choice, composed
 

@@ -20,9 +20,10 @@ from graft.commands.arguments import Arguments, read_arguments
 from graft.config.catalog import header
 from graft.config.check import check_config
 from graft.config.compat import check_parts
-from graft.config.compose import check_overrides, rewrite_overrides
+from graft.config.overrides import check_overrides
 from graft.config.process import command_line
 from graft.config.search import session
+from graft.config.written import rewrite_overrides
 from graft.errors import ConfigError, GraftError
 from tests.docs.pages import DOCS, PAGES, Command, blocks, commands
 from tests.docs.workspace import place_files

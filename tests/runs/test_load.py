@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from graft.errors import CheckpointError, ConfigError
 from graft.runs.load import find_checkpoint, load_run, read_saved
-from tests.commands.tiny_run import TinyRun, contents, one_thread, trained
+from tests.commands.tiny_run import TinyRun, one_thread, untouched
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,10 +23,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
-    made = trained(tmp_path_factory.getbasetemp())
-    before = contents(made.dir)
-    yield made
-    assert contents(made.dir) == before, "loading wrote into the run's folder"
+    with untouched(tmp_path_factory.getbasetemp(), "loading wrote into the run's folder") as made:
+        yield made
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -11,15 +11,15 @@ from graft.config.compose import compose_config
 from graft.data.info import DataInfo
 from graft.errors import ConfigError, DataError
 from graft.runs.resume import TakenUp, check_same_data, take_up
-from tests.commands.tiny_run import TinyRun, contents, trained
+from tests.commands.tiny_run import TinyRun, untouched
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
-    made = trained(tmp_path_factory.getbasetemp())
-    before = contents(made.dir)
-    yield made
-    assert contents(made.dir) == before, "taking a run up wrote into its folder before all was checked"
+    with untouched(
+        tmp_path_factory.getbasetemp(), "taking a run up wrote into its folder before all was checked"
+    ) as made:
+        yield made
 
 
 def taken(run: TinyRun, *overrides: str) -> TakenUp:

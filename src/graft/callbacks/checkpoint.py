@@ -107,10 +107,11 @@ class BestCheckpoint(ModelCheckpoint):
         """Save within an epoch when it is time to, after an optimizer step that no validation follows."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         loop = trainer.fit_loop
+        if loop._should_accumulate() or not self._is_due(trainer):
+            return
         assert loop._data_fetcher is not None
         # Resumed from before a validation, Lightning takes it for done; after it, there is a checkpoint anyway.
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if not validates and not loop._should_accumulate() and self._is_due(trainer):
+        if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             self._save_last(trainer, None)
 
     def _is_due(self, trainer: Trainer) -> bool:

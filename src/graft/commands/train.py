@@ -24,8 +24,9 @@ from graft.commands.app import run_command
 from graft.commands.tables import print_metrics
 from graft.config.check import check_config
 from graft.config.compat import check_parts
-from graft.config.compose import Composed, clean_overrides, pin_paths
+from graft.config.compose import Composed, pin_paths
 from graft.config.process import environment
+from graft.config.written import clean_overrides
 from graft.data.info import DataInfo
 from graft.engine.checkpoint import read_checkpoint
 from graft.errors import ConfigError, IncompatibleError

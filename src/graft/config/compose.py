@@ -23,16 +23,6 @@ from graft.config.search import session
 from graft.config.written import clean_overrides, rewrite_overrides
 from graft.errors import ConfigError
 
-__all__ = [
-    "Composed",
-    "check_overrides",
-    "clean_overrides",
-    "compose_config",
-    "load_config",
-    "pin_paths",
-    "rewrite_overrides",
-]
-
 
 @dataclass(frozen=True)
 class Composed:

@@ -27,8 +27,6 @@ from graft.config.search import session
 from graft.config.written import clean_overrides, first_point, leaves, option_names, rewrite_overrides, shown
 from graft.errors import ConfigError, did_you_mean
 
-__all__ = ["check_overrides", "clean_overrides", "rewrite_overrides"]
-
 _SHOWN = 40
 
 

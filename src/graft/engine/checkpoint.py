@@ -95,8 +95,10 @@ def read_checkpoint(path: str | Path, *, map_location: Any | None = "cpu") -> di
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint. Choose another with which=last or which=<file>.")
-    if (problem := damage_of(Path(path))) is not None:
-        raise CheckpointError(f"{path}: {problem}. Use another, for example which=last.")
+    if (known := _known_digests(Path(path))) and _digest(Path(path)) not in known:
+        raise CheckpointError(
+            f"{path}: it is damaged: its content is not what was written. Use another, for example which=last."
+        )
     try:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -110,21 +112,6 @@ def read_checkpoint(path: str | Path, *, map_location: Any | None = "cpu") -> di
             f"{path}: cannot be read ({reason}); it is probably cut off. Use another, for example which=last."
         ) from error
     return loaded
-
-
-def damage_of(path: Path) -> str | None:
-    """Compare a checkpoint with the checksum beside it.
-
-    Args:
-        path: A checkpoint.
-
-    Returns:
-        What is wrong with it; None when nothing is, or no checksum is known.
-    """
-    if not path.is_file():
-        return "it is missing"
-    known = _known_digests(path)
-    return "it is damaged: its content is not what was written" if known and _digest(path) not in known else None
 
 
 def newest_intact(candidates: Sequence[Path]) -> tuple[Path | None, list[str]]:
@@ -141,7 +128,7 @@ def newest_intact(candidates: Sequence[Path]) -> tuple[Path | None, list[str]]:
         if not path.is_file():
             continue
         try:
-            read_checkpoint(path)
+            read_checkpoint(path, map_location="meta")  # that it can be read is asked, not for its tensors
         except CheckpointError as error:
             notes.append(str(error).split(" Use another")[0])
         else:
@@ -201,10 +188,8 @@ def _put_in_place(temporary: Path, target: Path, digest: str) -> None:
     # While the two renames are under way the checksum file knows both contents, so no moment looks like damage.
     before = _known_digests(target) if target.is_file() else []
     if before:
-        write_text(checksum_of(target), "".join(f"{one}  {target.name}\n" for one in [digest, *before[:1]]))
-        os.replace(temporary, target)
-    else:
-        os.replace(temporary, target)
+        write_text(checksum_of(target), "".join(f"{one}  {target.name}\n" for one in [digest, before[0]]))
+    os.replace(temporary, target)
     write_text(checksum_of(target), f"{digest}  {target.name}\n")
     _sync_folder(target.parent)
 

@@ -159,8 +159,8 @@ def read_saved(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
         CheckpointError: If there is none, it cannot be read, or it was cut off.
         ConfigError: If it names something that may not be built.
     """
-    lacking = [key for key in _BUILT if key not in read_config(folder)]
-    if lacking:
+    held = read_config(folder)
+    if lacking := [key for key in _BUILT if key not in held]:
         raise CheckpointError(
             f"{folder / 'config.yaml'}: has no {', '.join(lacking)}, so it was cut off or is no run's configuration. "
             "Copy the run again, or train it again."

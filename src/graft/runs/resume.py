@@ -17,7 +17,6 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from graft.atomic import write_text
 from graft.config.check import check_config
 from graft.config.compat import check_parts
 from graft.data.info import DataInfo
@@ -26,6 +25,7 @@ from graft.errors import CheckpointError, ConfigError, DataError
 from graft.log import get_logger
 from graft.runs.finding import find_run, running_process
 from graft.runs.load import checkpoint_to_go_on_from, read_info, read_saved
+from graft.runs.record import RunRecord
 
 log = get_logger(__name__)
 
@@ -112,7 +112,7 @@ def check_same_data(folder: Path, info: DataInfo) -> None:
         DataError: If its content differs.
     """
     if not (folder / "data_info.json").is_file():  # cut off before the data was read
-        write_text(folder / "data_info.json", info.to_json() + "\n")
+        RunRecord(folder).describe_data(info)
     before = read_info(folder)
     if before.fingerprint != info.fingerprint:
         raise DataError(
