@@ -201,6 +201,16 @@ def test_folders_become_absolute_in_a_copy(tmp_path: Path, monkeypatch: pytest.M
     assert (cfg.model.name, cfg.paths.data, cfg.data.source.get("directory")) == ("my_model", "d", None)
 
 
+def test_a_file_of_label_names_and_a_folder_of_data_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data=csv", "data.source.train=a.csv", "data.label_names=names.txt", "++data.source.directory=sets"]
+    data = pin_paths(load_config("train", words)).data
+    assert (data.label_names, data.source.directory) == (str(tmp_path / "names.txt"), str(tmp_path / "sets"))
+    assert pin_paths(load_config("train", [*words, "data.label_names=[a,b]"])).data.label_names == ["a", "b"]
+
+
 def test_a_home_folder_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert pin_paths(load_config("train", ["paths.data=~/sets"])).paths.data == str(tmp_path / "sets")

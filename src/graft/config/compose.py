@@ -111,14 +111,18 @@ def pin_paths(cfg: DictConfig) -> DictConfig:
     pinned = copy.deepcopy(cfg)
     with open_dict(pinned):
         for name, folder in pinned.paths.items():
-            pinned.paths[name] = str(Path(folder).expanduser().absolute())
-        name = pinned.model.get("name")
-        if name is not None and Path(name).expanduser().is_dir():
-            pinned.model.name = str(Path(name).expanduser().absolute())
+            pinned.paths[name] = _absolute(folder)
         source = pinned.data.get("source") or OmegaConf.create()
-        if "train" in source and source.get("directory") is None:
-            source.directory = str(Path.cwd())
-        for key in ("path", "name"):
-            if key in source and source[key] is not None and Path(source[key]).expanduser().is_dir():
-                source[key] = str(Path(source[key]).expanduser().absolute())
+        if "train" in source:
+            source.directory = _absolute(source.get("directory") or ".")
+        if isinstance(pinned.data.get("label_names"), str):
+            pinned.data.label_names = _absolute(pinned.data.label_names)
+        # A hub's name and a folder stand under the same key; what is a folder here is meant as one.
+        for node, key in ((pinned.model, "name"), (source, "path"), (source, "name")):
+            if node.get(key) is not None and Path(node[key]).expanduser().is_dir():
+                node[key] = _absolute(node[key])
     return pinned
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
